@@ -34,7 +34,7 @@ impl Readiness {
     }
 
     fn report(&self) -> String {
-        self.0.lock().iter().map(|(what, why)| format!("{what}: {why}\n")).collect()
+        self.0.lock().iter().fold(String::new(), |report, (what, why)| report + what + ": " + why + "\n")
     }
 }
 
