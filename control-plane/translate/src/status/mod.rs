@@ -1,0 +1,88 @@
+//! Statuses: conditions as we write them, and how they are merged into what an object has.
+
+mod merge;
+
+pub use merge::merge_status;
+
+use control_plane_model::ObjectName;
+use serde_json::{Value, json};
+
+use crate::Kind;
+
+/// Condition of a route's parent, set to False while a proxy refuses the route.
+pub const PROXY_PROGRAMMED: &str = "nebula.dev/Programmed";
+/// Condition of a listener whose certificate or hostname overlaps with another one's (GEP-3567).
+pub(crate) const OVERLAPPING_TLS: &str = "OverlappingTLSConfig";
+
+/// The complete status entries of ours for one object. Conditions have no `lastTransitionTime`; [`merge_status`] adds it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StatusUpdate {
+    /// The object's kind.
+    pub kind: Kind,
+    /// The object; namespace empty for kinds that have none.
+    pub name: ObjectName,
+    /// The `metadata.generation` that the status speaks of; 0 where the object has none.
+    pub generation: i64,
+    /// `status`, as JSON.
+    pub status: Value,
+}
+
+/// One condition that keeps an object from being served as it is written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// The object's kind.
+    pub kind: Kind,
+    /// The object.
+    pub name: ObjectName,
+    /// Where in the status: empty for the object, else the listener or parent.
+    pub section: String,
+    /// The condition's type, for example `ResolvedRefs`.
+    pub condition: String,
+    /// The condition's reason, for example `BackendNotFound`.
+    pub reason: String,
+    /// What is wrong and what to do about it.
+    pub message: String,
+}
+
+/// A condition, but for its time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Condition {
+    pub(crate) kind: &'static str,
+    pub(crate) status: bool,
+    pub(crate) reason: &'static str,
+    pub(crate) message: String,
+}
+
+impl Condition {
+    pub(crate) fn yes(kind: &'static str, reason: &'static str) -> Self {
+        Self { kind, status: true, reason, message: String::new() }
+    }
+
+    pub(crate) fn no(kind: &'static str, reason: &'static str, message: impl Into<String>) -> Self {
+        Self { kind, status: false, reason, message: message.into() }
+    }
+
+    pub(crate) fn saying(mut self, message: impl Into<String>) -> Self {
+        self.message = message.into();
+        self
+    }
+
+    /// As it stands in a status. Messages are cut at the API's limit of 32,768 bytes.
+    pub(crate) fn to_json(&self, generation: i64) -> Value {
+        let mut message = self.message.as_str();
+        if message.len() > 32_768 {
+            message = message.get(..message.floor_char_boundary(32_768)).unwrap_or_default();
+        }
+        json!({
+            "type": self.kind,
+            "status": if self.status { "True" } else { "False" },
+            "reason": self.reason,
+            "message": message,
+            "observedGeneration": generation,
+        })
+    }
+}
+
+pub(crate) fn conditions_json(conditions: &[Condition], generation: i64) -> Value {
+    conditions.iter().map(|condition| condition.to_json(generation)).collect()
+}
