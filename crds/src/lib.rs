@@ -2,3 +2,16 @@
 //! Invariant: types and schemas only. No client, no IO, no decision: `kube-core` and `kube-derive` are all that is used of kube.
 
 pub mod gateway_api;
+pub mod gateway_config;
+
+pub use gateway_config::GatewayConfig;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube_core::CustomResourceExt as _;
+
+/// The API group of our own kinds.
+pub const GROUP: &str = "nebula.dev";
+
+/// The definitions of our own kinds, as `crds/generated` and the chart `nebula-crds` hold them; one line a kind.
+pub fn definitions() -> Vec<CustomResourceDefinition> {
+    vec![GatewayConfig::crd()]
+}

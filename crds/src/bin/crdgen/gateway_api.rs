@@ -101,12 +101,7 @@ fn run_kopium(kopium: &Path, crds: &Path, kind: &Kind) -> anyhow::Result<String>
     String::from_utf8(output.stdout).context("kopium's output")
 }
 
-fn parse(
-    source: &str,
-    kind: &Kind,
-    types: &mut BTreeMap<String, Type>,
-    order: &mut Vec<String>,
-) -> anyhow::Result<()> {
+fn parse(source: &str, kind: &Kind, types: &mut BTreeMap<String, Type>, order: &mut Vec<String>) -> anyhow::Result<()> {
     let mut lines: Vec<String> = Vec::new();
     let mut name = None;
     for line in source.lines().map(str::trim_end) {
