@@ -1,0 +1,3 @@
+module nebula.dev/e2e/cluster/pause
+
+go 1.26.0
