@@ -4,6 +4,7 @@
 //! from closed enums and from the names of configured objects, never from a request.
 
 mod access_log;
+mod exposition;
 mod histogram;
 mod metrics;
 mod objects;

@@ -18,13 +18,9 @@ use control_plane_model::{BackendKey, ListenerKey, RouteKey};
 use http::StatusCode;
 use opentelemetry::trace::TraceId;
 use parking_lot::Mutex;
-use prometheus_client::{
-    collector::Collector,
-    encoding::{DescriptorEncoder, EncodeMetric as _, MetricEncoder, NoLabelSet},
-    metrics::{MetricType, exemplar::HistogramWithExemplars},
-};
+use prometheus_client::{collector::Collector, encoding::DescriptorEncoder, metrics::exemplar::HistogramWithExemplars};
 
-use super::histogram::AtomicHistogram;
+use super::{exposition, histogram::AtomicHistogram};
 
 /// Where the buckets of a listener's request durations end.
 static REQUEST_BOUNDS: [Duration; 8] = [
@@ -43,7 +39,7 @@ static UPSTREAM_BOUNDS: [Duration; 3] =
     [Duration::from_millis(5), Duration::from_millis(50), Duration::from_millis(500)];
 
 /// The first digit of a status, as the label `code_class`.
-const CODE_CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
+pub(super) const CODE_CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 
 /// The `route` of requests that no route matched.
 const UNMATCHED: &str = "unmatched";
@@ -58,7 +54,7 @@ pub enum DownstreamProtocol {
 }
 
 impl DownstreamProtocol {
-    const ALL: [Self; 2] = [Self::Http1, Self::Http2];
+    pub(super) const ALL: [Self; 2] = [Self::Http1, Self::Http2];
 
     /// The value of the label `protocol`.
     pub fn as_str(self) -> &'static str {
@@ -83,7 +79,7 @@ pub enum TlsFailure {
 }
 
 impl TlsFailure {
-    const ALL: [Self; 4] = [Self::Timeout, Self::Closed, Self::NoCertificate, Self::Protocol];
+    pub(super) const ALL: [Self; 4] = [Self::Timeout, Self::Closed, Self::NoCertificate, Self::Protocol];
 
     /// The value of the label `reason`.
     pub fn as_str(self) -> &'static str {
@@ -133,8 +129,8 @@ impl<K: Ord + Clone, H> Handles<K, H> {
 #[derive(Debug)]
 pub struct RouteMetrics {
     key: Option<RouteKey>,
-    label: String,
-    requests: [AtomicU64; CODE_CLASSES.len()],
+    pub(super) label: String,
+    pub(super) requests: [AtomicU64; CODE_CLASSES.len()],
     home: Weak<Handles<RouteKey, RouteMetrics>>,
 }
 
@@ -175,13 +171,13 @@ type TracedHistogram = HistogramWithExemplars<[(&'static str, String); 1]>;
 #[derive(Debug)]
 pub struct ListenerMetrics {
     key: ListenerKey,
-    label: String,
-    durations: AtomicHistogram<{ REQUEST_BOUNDS.len() }>,
+    pub(super) label: String,
+    pub(super) durations: AtomicHistogram<{ REQUEST_BOUNDS.len() }>,
     /// Sampled requests alone, with exemplars; a lock each, which sampling makes rare.
-    traced: TracedHistogram,
-    traced_count: AtomicU64,
-    request_bytes: AtomicU64,
-    response_bytes: AtomicU64,
+    pub(super) traced: TracedHistogram,
+    pub(super) traced_count: AtomicU64,
+    pub(super) request_bytes: AtomicU64,
+    pub(super) response_bytes: AtomicU64,
     home: Weak<Handles<ListenerKey, ListenerMetrics>>,
 }
 
@@ -213,9 +209,9 @@ impl Drop for ListenerMetrics {
 #[derive(Debug)]
 pub struct BackendMetrics {
     key: BackendKey,
-    label: String,
-    durations: AtomicHistogram<{ UPSTREAM_BOUNDS.len() }>,
-    connect_failures: AtomicU64,
+    pub(super) label: String,
+    pub(super) durations: AtomicHistogram<{ UPSTREAM_BOUNDS.len() }>,
+    pub(super) connect_failures: AtomicU64,
     home: Weak<Handles<BackendKey, BackendMetrics>>,
 }
 
@@ -243,10 +239,10 @@ impl Drop for BackendMetrics {
 #[derive(Debug)]
 pub struct PortMetrics {
     port: u16,
-    label: String,
-    opened: [AtomicU64; DownstreamProtocol::ALL.len()],
-    active: [AtomicI64; DownstreamProtocol::ALL.len()],
-    tls_failures: [AtomicU64; TlsFailure::ALL.len()],
+    pub(super) label: String,
+    pub(super) opened: [AtomicU64; DownstreamProtocol::ALL.len()],
+    pub(super) active: [AtomicI64; DownstreamProtocol::ALL.len()],
+    pub(super) tls_failures: [AtomicU64; TlsFailure::ALL.len()],
     home: Weak<Handles<u16, PortMetrics>>,
 }
 
@@ -371,99 +367,14 @@ impl Objects {
     }
 }
 
-/// Writes one counter, unless it counted nothing.
-fn counter(family: &mut MetricEncoder<'_>, labels: &[(&str, &str)], count: &AtomicU64) -> fmt::Result {
-    match count.load(Ordering::Relaxed) {
-        0 => Ok(()),
-        count => family.encode_family(&labels)?.encode_counter::<NoLabelSet, u64, u64>(&count, None),
-    }
-}
-
-fn encode_routes(encoder: &mut DescriptorEncoder<'_>, routes: &[Arc<RouteMetrics>]) -> fmt::Result {
-    let help = "Requests answered, by route and class of status code";
-    let mut family = encoder.encode_descriptor("http_requests", help, None, MetricType::Counter)?;
-    for route in routes {
-        for (class, count) in CODE_CLASSES.iter().zip(&route.requests) {
-            counter(&mut family, &[("route", &route.label), ("code_class", class)], count)?;
-        }
-    }
-    Ok(())
-}
-
-fn encode_listeners(encoder: &mut DescriptorEncoder<'_>, listeners: &[Arc<ListenerMetrics>]) -> fmt::Result {
-    let help = "Time from a request's head received to its response's last byte sent; sampled requests (traced) apart";
-    let mut family = encoder.encode_descriptor("http_request_duration_seconds", help, None, MetricType::Histogram)?;
-    for listener in listeners {
-        let label = listener.label.as_str();
-        if listener.durations.count() > 0 {
-            listener.durations.encode(family.encode_family(&[("listener", label), ("traced", "false")])?)?;
-        }
-        if listener.traced_count.load(Ordering::Relaxed) > 0 {
-            listener.traced.encode(family.encode_family(&[("listener", label), ("traced", "true")])?)?;
-        }
-    }
-    let help = "Bytes of request bodies received";
-    let mut family = encoder.encode_descriptor("http_request_body_bytes", help, None, MetricType::Counter)?;
-    for listener in listeners {
-        counter(&mut family, &[("listener", &listener.label)], &listener.request_bytes)?;
-    }
-    let help = "Bytes of response bodies sent";
-    let mut family = encoder.encode_descriptor("http_response_body_bytes", help, None, MetricType::Counter)?;
-    for listener in listeners {
-        counter(&mut family, &[("listener", &listener.label)], &listener.response_bytes)?;
-    }
-    Ok(())
-}
-
-fn encode_backends(encoder: &mut DescriptorEncoder<'_>, backends: &[Arc<BackendMetrics>]) -> fmt::Result {
-    let help = "Time from a request's head sent to a backend to its response's head received, for each attempt";
-    let name = "http_upstream_request_duration_seconds";
-    let mut family = encoder.encode_descriptor(name, help, None, MetricType::Histogram)?;
-    for backend in backends.iter().filter(|backend| backend.durations.count() > 0) {
-        backend.durations.encode(family.encode_family(&[("backend", backend.label.as_str())])?)?;
-    }
-    let help = "Connections to a backend that could not be made";
-    let mut family = encoder.encode_descriptor("upstream_connect_failures", help, None, MetricType::Counter)?;
-    for backend in backends {
-        counter(&mut family, &[("backend", &backend.label)], &backend.connect_failures)?;
-    }
-    Ok(())
-}
-
-fn encode_ports(encoder: &mut DescriptorEncoder<'_>, ports: &[Arc<PortMetrics>]) -> fmt::Result {
-    let help = "Connections of clients";
-    let mut family = encoder.encode_descriptor("downstream_connections", help, None, MetricType::Counter)?;
-    for port in ports {
-        for (protocol, count) in DownstreamProtocol::ALL.iter().zip(&port.opened) {
-            counter(&mut family, &[("port", &port.label), ("protocol", protocol.as_str())], count)?;
-        }
-    }
-    let help = "Connections of clients that are open";
-    let mut family = encoder.encode_descriptor("downstream_connections_active", help, None, MetricType::Gauge)?;
-    for port in ports {
-        for (protocol, active) in DownstreamProtocol::ALL.iter().zip(&port.active) {
-            let labels = [("port", port.label.as_str()), ("protocol", protocol.as_str())];
-            family.encode_family(&labels)?.encode_gauge(&active.load(Ordering::Relaxed))?;
-        }
-    }
-    let help = "TLS handshakes of clients that failed";
-    let mut family = encoder.encode_descriptor("tls_handshake_failures", help, None, MetricType::Counter)?;
-    for port in ports {
-        for (reason, count) in TlsFailure::ALL.iter().zip(&port.tls_failures) {
-            counter(&mut family, &[("port", &port.label), ("reason", reason.as_str())], count)?;
-        }
-    }
-    Ok(())
-}
-
 impl Collector for Objects {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         // Copies of the handles, so that no lock is held while text is written.
         let mut routes = self.routes.live();
         routes.push(self.unmatched.clone());
-        encode_routes(&mut encoder, &routes)?;
-        encode_listeners(&mut encoder, &self.listeners.live())?;
-        encode_backends(&mut encoder, &self.backends.live())?;
-        encode_ports(&mut encoder, &self.ports.live())
+        exposition::routes(&mut encoder, &routes)?;
+        exposition::listeners(&mut encoder, &self.listeners.live())?;
+        exposition::backends(&mut encoder, &self.backends.live())?;
+        exposition::ports(&mut encoder, &self.ports.live())
     }
 }
