@@ -1,0 +1,110 @@
+//! The admin port: what the process holds, for someone on the same machine. Loopback only, read only.
+//!
+//! Invariant: it shows no secret. A request that names another host than this machine is refused: a web page must not
+//! reach it through a name that it makes point here (DNS rebinding).
+
+use std::{net::SocketAddr, sync::Arc};
+
+use axum::{
+    Json, Router,
+    extract::{Request, State},
+    http::{StatusCode, header},
+    middleware::{self, Next},
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use kit_process::tasks::Tasks;
+
+use crate::{Engine, problems::Problem, problems::Problems};
+
+/// Why the admin port does not open.
+#[derive(Debug, thiserror::Error)]
+#[error("admin port {address}; --admin-address names another one")]
+pub struct BindError {
+    /// The address.
+    pub address: SocketAddr,
+    /// What the system says.
+    #[source]
+    pub source: std::io::Error,
+}
+
+#[derive(Clone)]
+struct Admin {
+    engine: Arc<Engine>,
+    problems: Problems,
+}
+
+/// Opens the port at `address` and serves it as a task of `tasks`. Returns the bound address (for port 0).
+///
+/// # Errors: [`BindError`] where the address cannot be bound.
+pub async fn serve(
+    address: SocketAddr,
+    engine: Arc<Engine>,
+    problems: Problems,
+    tasks: &Tasks,
+) -> Result<SocketAddr, BindError> {
+    let bind_error = |source| BindError { address, source };
+    let listener = tokio::net::TcpListener::bind(address).await.map_err(bind_error)?;
+    let bound = listener.local_addr().map_err(bind_error)?;
+    let router = Router::new()
+        .route("/", get(|| async { INDEX }))
+        .route("/config", get(config))
+        .route("/problems", get(list_problems))
+        .layer(middleware::from_fn(only_this_machine))
+        .with_state(Admin { engine, problems });
+    // It answers through the drain and ends with the runtime.
+    let server = async move {
+        if let Err(error) = axum::serve(listener, router).await {
+            tracing::error!(%error, "admin port closed");
+        }
+    };
+    tasks.spawn_detached("admin", server);
+    Ok(bound)
+}
+
+const INDEX: &str = "\
+Nebula gateway
+/config    what is served now, as JSON, without private keys
+/problems  what is wrong with the configuration, as JSON
+";
+
+async fn config(State(admin): State<Admin>) -> Json<serde_json::Value> {
+    Json(admin.engine.dump())
+}
+
+async fn list_problems(State(admin): State<Admin>) -> Json<Vec<Problem>> {
+    Json(admin.problems.list())
+}
+
+async fn only_this_machine(request: Request, next: Next) -> Response {
+    let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    if names_this_machine(host) {
+        next.run(request).await
+    } else {
+        (StatusCode::FORBIDDEN, "the admin port answers to localhost, 127.0.0.1 and [::1] only\n").into_response()
+    }
+}
+
+fn names_this_machine(host: &str) -> bool {
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit()) => name,
+        _ => host,
+    };
+    matches!(name, "localhost" | "127.0.0.1" | "[::1]")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::names_this_machine;
+
+    #[test]
+    fn only_names_of_this_machine_are_answered() {
+        for host in ["localhost", "localhost:19000", "127.0.0.1:19000", "[::1]:19000", "[::1]"] {
+            assert!(names_this_machine(host), "{host}");
+        }
+        for host in ["", "evil.example", "evil.example:19000", "localhost.evil.example", "127.0.0.1.evil:80", "[::1", ":80"]
+        {
+            assert!(!names_this_machine(host), "{host}");
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! Cluster mode: serves what the control plane sends, and goes on with it while the control plane is away.
+
+use std::sync::Arc;
+
+use control_plane_model::Delta;
+use control_plane_wire::{ClientOptions, Connection, DeltaSink, Refused};
+use kit_process::{drain::Drain, telemetry::Readiness};
+use prometheus_client::{
+    metrics::{counter::Counter, gauge::Gauge},
+    registry::Registry,
+};
+
+use crate::{
+    Engine,
+    config::Discovery,
+    problems::{Problem, Problems},
+};
+
+/// What readiness waits for in cluster mode.
+pub const SYNC: &str = "discovery";
+
+/// The stream to the control plane, counted.
+#[derive(Clone, Debug, Default)]
+pub struct Metrics {
+    connected: Gauge,
+    losses: Counter,
+}
+
+impl Metrics {
+    /// Makes the metrics and registers them.
+    pub fn register(registry: &mut Registry) -> Self {
+        let metrics = Self::default();
+        let registry = registry.sub_registry_with_prefix("discovery");
+        registry.register("connected", "1 while the control plane answers", metrics.connected.clone());
+        registry.register("connection_losses", "Streams lost and attempts that failed", metrics.losses.clone());
+        metrics
+    }
+}
+
+/// Takes what comes from the control plane.
+pub struct Sink {
+    /// What is changed.
+    pub engine: Arc<Engine>,
+    /// Waits for [`SYNC`].
+    pub readiness: Readiness,
+    /// Where the lost connection is told.
+    pub problems: Problems,
+    /// What is counted.
+    pub metrics: Metrics,
+}
+
+impl DeltaSink for Sink {
+    async fn apply(&self, delta: Delta) -> Vec<Refused> {
+        let refused = self.engine.apply(delta).await;
+        refused.into_iter().map(|refused| Refused { key: refused.key, error: refused.error }).collect()
+    }
+
+    fn synced(&self) {
+        self.readiness.done(SYNC);
+    }
+
+    fn connection(&self, state: Connection) {
+        let problem = match state {
+            Connection::Connected => {
+                self.metrics.connected.set(1);
+                None
+            }
+            Connection::Lost { error } => {
+                self.metrics.connected.set(0);
+                self.metrics.losses.inc();
+                Some(Problem { message: format!("control plane is away: {error}"), ..Problem::default() })
+            }
+        };
+        // The client logs it.
+        self.problems.replace(problem);
+    }
+}
+
+/// Follows the control plane until `drain`; `proxy` is this process's name in its logs.
+pub async fn run(discovery: Discovery, proxy: String, sink: Sink, drain: Drain) {
+    let options = ClientOptions {
+        endpoint: discovery.endpoint,
+        ca_file: Some(discovery.ca_file),
+        token_file: discovery.token_file,
+        gateway: discovery.gateway,
+        proxy,
+    };
+    control_plane_wire::client::run(options, sink, drain).await;
+}
