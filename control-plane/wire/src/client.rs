@@ -1,0 +1,121 @@
+//! The proxy's side: one stream to the control plane, kept up for ever.
+//!
+//! Invariants: what the sink holds stays when the stream is lost; a transaction reaches the sink whole; the sink is
+//! called by one task, one call at a time. Token and CA are read anew at each connect, as both are rotated under us.
+
+mod backoff;
+mod connect;
+mod holdings;
+mod session;
+
+use std::{future::Future, path::PathBuf, sync::Arc};
+
+use control_plane_model::{Delta, GatewayKey, ResourceKey};
+use kit_process::{drain::Drain, error::chain};
+
+use backoff::Backoff;
+use holdings::Holdings;
+use session::Ended;
+
+/// How a proxy reaches its control plane.
+#[derive(Clone, Debug)]
+pub struct ClientOptions {
+    /// `https://host:port`; `http://` to loopback alone. The certificate must name the host.
+    pub endpoint: http::Uri,
+    /// PEM file with the certificates that may have signed the control plane's; needed for `https`.
+    pub ca_file: Option<PathBuf>,
+    /// File with the bearer token.
+    pub token_file: PathBuf,
+    /// The Gateway whose configuration is wanted.
+    pub gateway: GatewayKey,
+    /// The proxy's name for the control plane's logs: its pod's.
+    pub proxy: String,
+}
+
+/// What takes the configuration.
+pub trait DeltaSink: Send + Sync {
+    /// Takes a transaction: everything at once, less the objects that it returns as refused, of which the older
+    /// state (or none) stays in force. An object is refused by its key; refusing a removal has no effect.
+    fn apply(&self, delta: Delta) -> impl Future<Output = Vec<Refused>> + Send;
+
+    /// Everything that the control plane has for this proxy has been applied. Called after each connect.
+    fn synced(&self);
+
+    /// The state of the stream. `Lost` is repeated for each attempt that fails.
+    fn connection(&self, state: Connection);
+}
+
+impl<S: DeltaSink> DeltaSink for Arc<S> {
+    fn apply(&self, delta: Delta) -> impl Future<Output = Vec<Refused>> + Send {
+        S::apply(self, delta)
+    }
+
+    fn synced(&self) {
+        S::synced(self);
+    }
+
+    fn connection(&self, state: Connection) {
+        S::connection(self, state);
+    }
+}
+
+/// State of the stream to the control plane.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Connection {
+    /// The control plane answers.
+    Connected,
+    /// There is no stream; the last configuration stays in force while the client tries again.
+    Lost {
+        /// Why, in one line.
+        error: String,
+    },
+}
+
+/// An object that the proxy does not take, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// The object.
+    pub key: ResourceKey,
+    /// One line for the object's status; must not hold a secret.
+    pub error: String,
+}
+
+/// Keeps `sink` at the control plane's configuration until `drain`. Connects anew for ever, with growing pauses
+/// (100 ms to 10 s, jittered); after a reconnect only what differs is sent.
+///
+/// Not to be cancelled but by `drain`, which it watches wherever it waits for the network: an `apply` that has begun ends.
+pub async fn run(options: ClientOptions, sink: impl DeltaSink, drain: Drain) {
+    let mut holdings = Holdings::default();
+    let mut backoff = Backoff::default();
+    loop {
+        let mut synced = false;
+        let ended = session::run(&options, &sink, &drain, &mut holdings, &mut synced).await;
+        if synced {
+            backoff = Backoff::default();
+        }
+        match ended {
+            Ok(Ended::Drained) => return,
+            // The control plane wants a new stream, and has served this one.
+            Ok(Ended::Renew) if synced => tracing::debug!("discovery stream is renewed"),
+            Ok(Ended::Renew) => {
+                let error = "the control plane closed the stream before it sent anything".to_owned();
+                sink.connection(Connection::Lost { error });
+                pause(&mut backoff, &drain).await;
+            }
+            Err(error) => {
+                let error = chain(&error);
+                tracing::warn!(server.address = %options.endpoint, %error, "discovery stream lost");
+                sink.connection(Connection::Lost { error });
+                pause(&mut backoff, &drain).await;
+            }
+        }
+    }
+}
+
+async fn pause(backoff: &mut Backoff, drain: &Drain) {
+    let delay = backoff.next(rand::random_range(0.5..=1.0));
+    tokio::select! {
+        () = tokio::time::sleep(delay) => {}
+        () = drain.signaled() => {}
+    }
+}

@@ -1,0 +1,4 @@
+//! Tests of the discovery protocol from outside.
+
+#[cfg(test)]
+mod generated;
