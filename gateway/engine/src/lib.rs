@@ -1,3 +1,28 @@
-//! To be written.
+//! The proxy engine of gateway and sidecar: listeners, TLS, strictness, routes, filters, pools, drain.
+//!
+//! Generic over the set of filters, which the binary brings. Has no globals: registry, signals, allocator and crypto
+//! provider are `main`'s. See `docs/architecture.md` for the way of a request.
 
+mod body;
+mod compile;
+mod connection;
+mod engine;
+mod exchange;
+pub mod filter;
+mod io;
+pub mod limits;
+pub mod local_reply;
+mod proxy;
+pub mod router;
+mod sockets;
+mod spawn;
+pub mod strict;
 pub mod telemetry;
+mod tls;
+mod tunnel;
+mod upstream;
+mod watchdog;
+mod worker;
+
+pub use compile::Refused;
+pub use engine::{Engine, EngineOptions, StartError};

@@ -1,0 +1,421 @@
+//! The configuration as workers read it, and how a delta turns one into the next.
+//!
+//! Invariants: a published [`Config`] never changes; a delta is applied whole, minus the objects that are refused, whose
+//! old form stays. A change costs what it touches: a route's change rebuilds that route's rules and tables alone, an
+//! endpoint's change rebuilds no table at all.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
+
+use control_plane_model::{
+    AccessLog, BackendKey, BackendTarget, CertificateKey, Delta, Listener, ListenerKey, ListenerProtocol, Resource,
+    ResourceKey, Route, RouteKind, RuleAction, Snapshot, Timeouts, WeightedBackend,
+};
+use kit_process::error::chain;
+use parking_lot::Mutex;
+use policy_balance::SmoothWeighted;
+use rustls::{crypto::CryptoProvider, sign::CertifiedKey};
+use tokio::time::Instant;
+
+use crate::{
+    filter::{Chain, FilterSet, InvalidFilter},
+    local_reply::Reason,
+    router::{Bind, ListenerTable, Router, Served},
+    telemetry::{ListenerMetrics, Metrics, PortMetrics, RouteMetrics, Text},
+    tls::{self, ListenerTls},
+    upstream::{BackendSlot, WorkerId},
+};
+
+/// An object of the configuration that cannot be honoured. What was there before stays.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// The object.
+    pub key: ResourceKey,
+    /// Why, for its owner to read.
+    pub error: String,
+}
+
+/// What workers read.
+pub(crate) struct Config<F> {
+    router: Router<CompiledRule<F>>,
+    listeners: Arc<HashMap<ListenerKey, Arc<ListenerRuntime>>>,
+    ports: Arc<HashMap<Bind, Arc<PortMetrics>>>,
+    backends: Arc<HashMap<BackendKey, Arc<BackendSlot>>>,
+    access_log: AccessLog,
+}
+
+/// A listener beside its routes.
+#[derive(Debug)]
+pub(crate) struct ListenerRuntime {
+    pub(crate) label: Arc<str>,
+    pub(crate) metrics: Arc<ListenerMetrics>,
+    /// `None` for a listener without TLS.
+    pub(crate) tls: Option<Arc<ListenerTls>>,
+}
+
+/// What the rules of one route share.
+#[derive(Debug)]
+pub(crate) struct RouteRuntime {
+    pub(crate) kind: RouteKind,
+    pub(crate) label: Arc<str>,
+    pub(crate) metrics: Arc<RouteMetrics>,
+}
+
+/// A rule, ready to run.
+#[derive(Debug)]
+pub(crate) struct CompiledRule<F> {
+    pub(crate) route: Arc<RouteRuntime>,
+    /// The rule's name, or its number.
+    pub(crate) label: Text,
+    pub(crate) filters: Chain<F>,
+    pub(crate) action: Action<F>,
+    pub(crate) timeouts: Timeouts,
+}
+
+/// What a rule does.
+#[derive(Debug)]
+pub(crate) enum Action<F> {
+    Forward(Split<F>),
+    Fail(Reason),
+}
+
+/// A rule's backends by weight.
+#[derive(Debug)]
+pub(crate) struct Split<F> {
+    targets: Vec<Target<F>>,
+    weights: Vec<u32>,
+    /// Whose turn it is, for each worker.
+    turns: Box<[Mutex<SmoothWeighted>]>,
+}
+
+/// One backend of a rule.
+#[derive(Debug)]
+pub(crate) struct Target<F> {
+    /// Its slot, or why its share of the requests cannot be served.
+    pub(crate) backend: Result<Arc<BackendSlot>, Reason>,
+    pub(crate) filters: Chain<F>,
+}
+
+impl<F> Split<F> {
+    /// The target of the next request on `worker`; `None` where none has a weight.
+    pub(crate) fn pick(&self, worker: WorkerId) -> Option<&Target<F>> {
+        let index = match self.weights.as_slice() {
+            [weight] => (*weight > 0).then_some(0),
+            weights => self.turns.get(worker.0)?.lock().pick(weights),
+        }?;
+        self.targets.get(index)
+    }
+}
+
+impl<F> Config<F> {
+    /// The listener that a TLS handshake for `server_name` belongs to, where one with TLS serves it.
+    pub(crate) fn handshake(&self, bind: Bind, server_name: Option<&str>) -> Option<(ListenerKey, Arc<ListenerTls>)> {
+        let table = self.router.port(bind)?.listener(server_name)?;
+        let tls = self.listeners.get(table.key())?.tls.clone()?;
+        Some((table.key().clone(), tls))
+    }
+
+    /// Whether clients of this socket begin with a TLS handshake.
+    pub(crate) fn has_tls(&self, bind: Bind) -> bool {
+        self.listeners_of(bind).any(|listener| matches!(listener.protocol, ListenerProtocol::Https(_)))
+    }
+
+    /// The metrics of a socket; `None` for one that is closed.
+    pub(crate) fn port(&self, bind: Bind) -> Option<&Arc<PortMetrics>> {
+        self.ports.get(&bind)
+    }
+
+    /// The listener that serves `host` on a connection whose handshake chose `handshake`.
+    pub(crate) fn listener(
+        &self,
+        bind: Bind,
+        handshake: Option<&ListenerKey>,
+        host: &str,
+    ) -> Result<(&ListenerTable<CompiledRule<F>>, Option<&Arc<ListenerRuntime>>), Reason> {
+        let port = self.router.port(bind).ok_or(Reason::NoListener)?;
+        match port.serving(handshake, host) {
+            Served::Listener(table) => Ok((table, self.listeners.get(table.key()))),
+            Served::Misdirected => Err(Reason::Misdirected),
+            Served::Nobody => Err(Reason::NoListener),
+        }
+    }
+
+    pub(crate) fn is_access_logged(&self) -> bool {
+        self.access_log == AccessLog::Json
+    }
+
+    /// Closes connections of `worker` that were last used before `before`.
+    pub(crate) fn close_idle(&self, worker: WorkerId, before: Instant) {
+        for slot in self.backends.values() {
+            slot.close_idle(worker, before);
+        }
+    }
+
+    /// Every socket that is to be open.
+    pub(crate) fn binds(&self) -> impl Iterator<Item = Bind> + '_ {
+        self.router.binds()
+    }
+
+    /// The listeners of a socket.
+    pub(crate) fn listeners_of(&self, bind: Bind) -> impl Iterator<Item = &Arc<Listener>> + '_ {
+        self.router.port(bind).into_iter().flat_map(|port| port.listeners())
+    }
+}
+
+impl<F> Clone for Config<F> {
+    fn clone(&self) -> Self {
+        Self {
+            router: self.router.clone(),
+            listeners: self.listeners.clone(),
+            ports: self.ports.clone(),
+            backends: self.backends.clone(),
+            access_log: self.access_log,
+        }
+    }
+}
+
+impl<F> Default for Config<F> {
+    fn default() -> Self {
+        Self {
+            router: Router::new(),
+            listeners: Arc::default(),
+            ports: Arc::default(),
+            backends: Arc::default(),
+            access_log: AccessLog::Json,
+        }
+    }
+}
+
+/// Turns deltas into configurations. There is one, behind the engine's lock.
+pub(crate) struct Compiler<F> {
+    /// What is in force, object by object: refused ones are not in it, or in their old form.
+    pub(crate) snapshot: Snapshot,
+    config: Config<F>,
+    certificates: BTreeMap<CertificateKey, Arc<CertifiedKey>>,
+    workers: usize,
+    metrics: Arc<Metrics>,
+    provider: Arc<CryptoProvider>,
+}
+
+impl<F: FilterSet> Compiler<F> {
+    pub(crate) fn new(workers: usize, metrics: Arc<Metrics>, provider: Arc<CryptoProvider>) -> Self {
+        Self {
+            snapshot: Snapshot::default(),
+            config: Config::default(),
+            certificates: BTreeMap::new(),
+            workers,
+            metrics,
+            provider,
+        }
+    }
+
+    /// Applies `delta`; returns the next configuration and what was refused of it.
+    pub(crate) fn apply(&mut self, delta: &Delta) -> (Config<F>, Vec<Refused>) {
+        let mut refused = Vec::new();
+        let mut touches_tls = false;
+        for resource in &delta.upserted {
+            touches_tls |= matches!(resource, Resource::Certificate(_) | Resource::Listener(_));
+            match self.upsert(resource) {
+                Ok(()) => self.snapshot.insert(resource.clone()),
+                Err(error) => refused.push(Refused { key: resource.key(), error: chain(&error) }),
+            }
+        }
+        for key in &delta.removed {
+            touches_tls |= matches!(key, ResourceKey::Certificate(_) | ResourceKey::Listener(_));
+            self.remove(key);
+            self.snapshot.remove(key);
+        }
+        if touches_tls {
+            refused.extend(self.compile_listeners());
+        }
+        self.drop_vacant_slots(delta);
+        (self.config.clone(), refused)
+    }
+
+    fn upsert(&mut self, resource: &Resource) -> Result<(), Invalid> {
+        match resource {
+            Resource::Gateway(gateway) => {
+                self.config.access_log = gateway.access_log;
+            }
+            Resource::Certificate(certificate) => {
+                let key = tls::certified_key(certificate, &self.provider)?;
+                self.certificates.insert(certificate.key.clone(), key);
+            }
+            Resource::Listener(listener) => {
+                self.check_port(listener)?;
+                self.config.router.upsert_listener(listener.clone());
+            }
+            Resource::Backend(backend) => self.slot(&backend.key).set(Some(backend.clone())),
+            Resource::Endpoints(endpoints) => self.slot(&endpoints.key).set_endpoints(Some(endpoints)),
+            Resource::Route(route) => self.compile_route(route)?,
+        }
+        Ok(())
+    }
+
+    fn remove(&mut self, key: &ResourceKey) {
+        match key {
+            ResourceKey::Gateway(_) => self.config.access_log = AccessLog::Json,
+            ResourceKey::Certificate(key) => drop(self.certificates.remove(key)),
+            ResourceKey::Listener(key) => self.config.router.remove_listener(key),
+            ResourceKey::Backend(key) => self.slot(key).set(None),
+            ResourceKey::Endpoints(key) => self.slot(key).set_endpoints(None),
+            ResourceKey::Route(key) => self.config.router.remove_route(key),
+        }
+    }
+
+    /// One process serves a port for one Gateway and in one protocol; else clients would meet another's listeners.
+    fn check_port(&self, listener: &Listener) -> Result<(), Invalid> {
+        for bind in Bind::of(listener) {
+            for other in self.config.listeners_of(bind).filter(|other| other.key != listener.key) {
+                let is_tls = |listener: &Listener| matches!(listener.protocol, ListenerProtocol::Https(_));
+                if other.key.gateway != listener.key.gateway || is_tls(other) != is_tls(listener) {
+                    return Err(Invalid::PortInUse { port: bind.port.get(), by: other.key.clone() });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn compile_route(&mut self, route: &Arc<Route>) -> Result<(), Invalid> {
+        let runtime = Arc::new(RouteRuntime {
+            kind: route.key.kind,
+            label: route.key.to_string().into(),
+            metrics: self.metrics.route(&route.key),
+        });
+        let rules = (0..route.rules.len())
+            .map(|index| self.compile_rule(&runtime, route, index).map(Arc::new))
+            .collect::<Result<Vec<_>, Invalid>>()?;
+        let mut rules = rules.into_iter();
+        // `make` is called once for each rule in order; a rule that were missing would be a bug of the router's.
+        let fallback = || Arc::new(CompiledRule::failing(&runtime, Reason::Internal));
+        self.config.router.upsert_route(route.clone(), |_| rules.next().unwrap_or_else(fallback));
+        Ok(())
+    }
+
+    fn compile_rule(
+        &mut self,
+        runtime: &Arc<RouteRuntime>,
+        route: &Route,
+        index: usize,
+    ) -> Result<CompiledRule<F>, Invalid> {
+        let Some(rule) = route.rules.get(index) else {
+            return Ok(CompiledRule::failing(runtime, Reason::Internal));
+        };
+        let label = rule.name.clone().map_or_else(|| Text::from(index.to_string()), Text::from);
+        let in_rule = |source| Invalid::Filter { rule: index, source };
+        let action = match &rule.action {
+            RuleAction::Fail(unavailable) => Action::Fail((*unavailable).into()),
+            RuleAction::Forward(backends) => Action::Forward(Split {
+                targets: backends
+                    .iter()
+                    .map(|backend| self.compile_target(backend))
+                    .collect::<Result<_, _>>()
+                    .map_err(in_rule)?,
+                weights: backends.iter().map(|backend| backend.weight).collect(),
+                turns: (0..self.workers).map(|_| Mutex::default()).collect(),
+            }),
+        };
+        let filters = Chain::compile(&rule.filters).map_err(in_rule)?;
+        Ok(CompiledRule { route: runtime.clone(), label, filters, action, timeouts: rule.timeouts })
+    }
+
+    fn compile_target(&mut self, backend: &WeightedBackend) -> Result<Target<F>, InvalidFilter> {
+        let slot = match &backend.target {
+            BackendTarget::Backend(key) => Ok(self.slot(key)),
+            BackendTarget::Invalid(unavailable) => Err((*unavailable).into()),
+        };
+        Ok(Target { backend: slot, filters: Chain::compile(&backend.filters)? })
+    }
+
+    /// A backend's slot, made where there is none.
+    fn slot(&mut self, key: &BackendKey) -> Arc<BackendSlot> {
+        if let Some(slot) = self.config.backends.get(key) {
+            return slot.clone();
+        }
+        let slot = Arc::new(BackendSlot::new(key.clone(), self.workers, &self.metrics));
+        Arc::make_mut(&mut self.config.backends).insert(key.clone(), slot.clone());
+        slot
+    }
+
+    /// Forgets slots that no rule points to and whose backend is gone.
+    fn drop_vacant_slots(&mut self, delta: &Delta) {
+        let may_leave_one = |key: &ResourceKey| {
+            matches!(key, ResourceKey::Backend(_) | ResourceKey::Endpoints(_) | ResourceKey::Route(_))
+        };
+        if !delta.removed.iter().any(may_leave_one) {
+            return;
+        }
+        // One reference is the map's own. A request in flight may hold another; its slot goes with the next removal.
+        let is_used = |slot: &Arc<BackendSlot>| !slot.is_vacant() || Arc::strong_count(slot) > 1;
+        if !self.config.backends.values().all(is_used) {
+            Arc::make_mut(&mut self.config.backends).retain(|_, slot| is_used(slot));
+        }
+    }
+
+    /// Resolves what listeners need beside their routes: certificates and metrics.
+    fn compile_listeners(&mut self) -> Vec<Refused> {
+        let mut refused = Vec::new();
+        let mut listeners = HashMap::new();
+        let mut ports = HashMap::new();
+        for listener in self.snapshot.listeners.values() {
+            let before = self.config.listeners.get(&listener.key);
+            let tls = match &listener.protocol {
+                ListenerProtocol::Http => None,
+                ListenerProtocol::Https(termination) => {
+                    let keys: Vec<_> =
+                        termination.certificates.iter().filter_map(|key| self.certificates.get(key)).cloned().collect();
+                    let kept = before.and_then(|before| before.tls.clone()).filter(|tls| tls.serves(&keys));
+                    match kept.map_or_else(|| ListenerTls::new(keys, &self.provider).map(Arc::new), Ok) {
+                        Ok(tls) => Some(tls),
+                        Err(error) => {
+                            let key = ResourceKey::Listener(listener.key.clone());
+                            refused.push(Refused { key, error: chain(&error) });
+                            continue;
+                        }
+                    }
+                }
+            };
+            let runtime = ListenerRuntime {
+                label: listener.key.to_string().into(),
+                metrics: self.metrics.listener(&listener.key),
+                tls,
+            };
+            listeners.insert(listener.key.clone(), Arc::new(runtime));
+            for bind in Bind::of(listener) {
+                ports.entry(bind).or_insert_with(|| self.metrics.port(bind.port.get()));
+            }
+        }
+        self.config.listeners = Arc::new(listeners);
+        self.config.ports = Arc::new(ports);
+        refused
+    }
+}
+
+impl<F> CompiledRule<F> {
+    fn failing(route: &Arc<RouteRuntime>, reason: Reason) -> Self {
+        Self {
+            route: route.clone(),
+            label: Text::from("unknown"),
+            filters: Chain::default(),
+            action: Action::Fail(reason),
+            timeouts: Timeouts::default(),
+        }
+    }
+}
+
+/// Why an object is refused.
+#[derive(Debug, thiserror::Error)]
+enum Invalid {
+    #[error(transparent)]
+    Certificate(#[from] tls::InvalidCertificate),
+    #[error("port {port} is served already, by listener {by} of another Gateway or protocol")]
+    PortInUse { port: u16, by: ListenerKey },
+    #[error("rule {rule}")]
+    Filter {
+        rule: usize,
+        #[source]
+        source: InvalidFilter,
+    },
+}

@@ -1,0 +1,218 @@
+//! One client connection: TLS, the protocol, and serving its requests until it ends, drains or is given up.
+
+use std::{convert::Infallible, io, net::SocketAddr, pin::pin, sync::Arc};
+
+use control_plane_model::ListenerKey;
+use http::Request;
+use hyper::{
+    body::Incoming,
+    server::conn::{http1, http2},
+    service::service_fn,
+};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+};
+use tokio_rustls::{LazyConfigAcceptor, rustls::server::Acceptor, server::TlsStream};
+
+use crate::{
+    filter::FilterSet,
+    io::WatchedIo,
+    limits::Limits,
+    proxy,
+    router::Bind,
+    spawn::WorkerExecutor,
+    strict::Scheme,
+    telemetry::{DownstreamProtocol, PortMetrics, TlsFailure},
+    tls::ListenerTls,
+    watchdog::Progress,
+    worker::Load,
+};
+
+/// What a request needs to know of its connection.
+pub(crate) struct Downstream<F: FilterSet> {
+    pub(crate) worker: Load<F>,
+    pub(crate) peer: SocketAddr,
+    /// The socket that the client came to.
+    pub(crate) bind: Bind,
+    pub(crate) scheme: Scheme,
+    /// The listener that the TLS handshake chose.
+    pub(crate) handshake: Option<ListenerKey>,
+    pub(crate) progress: Arc<Progress>,
+}
+
+/// Serves a connection that was accepted on `bind`, to its end.
+pub(crate) async fn serve<F: FilterSet>(worker: Load<F>, stream: TcpStream, peer: SocketAddr, bind: Bind) {
+    let (metrics, has_tls) = {
+        let config = worker.shared.config.load();
+        let Some(metrics) = config.port(bind) else { return };
+        (metrics.clone(), config.has_tls(bind))
+    };
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "connection ended before it was served");
+        return;
+    }
+    let mut downstream = Downstream {
+        peer: SocketAddr::new(peer.ip().to_canonical(), peer.port()),
+        bind,
+        scheme: Scheme::Http,
+        handshake: None,
+        progress: worker.watchdog.watch(),
+        worker,
+    };
+    let worker = &downstream.worker;
+    if !has_tls {
+        let mut io = WatchedIo::new(stream, downstream.progress.clone());
+        let is_http2 = tokio::select! {
+            biased;
+            preface = io.opens_with_http2() => preface,
+            () = downstream.progress.aborted() => return,
+            () = worker.shared.drain.signaled() => return,
+        };
+        match is_http2 {
+            Ok(false) => http1(io, downstream, &metrics).await,
+            Ok(true) => http2(io, downstream, &metrics).await,
+            // A connection that is opened and closed without a byte, as health checks of load balancers do.
+            Err(error) => tracing::trace!(%error, "no request on this connection"),
+        }
+        return;
+    }
+    let find = |name: Option<&str>| worker.shared.config.load().handshake(bind, name);
+    let accepted = tokio::select! {
+        biased;
+        accepted = handshake(stream, &worker.shared.limits, find) => accepted,
+        () = worker.shared.drain.signaled() => return,
+    };
+    let (stream, listener) = match accepted {
+        Ok(accepted) => accepted,
+        Err((failure, error)) => {
+            tracing::debug!(%error, reason = failure.as_str(), "TLS handshake failed");
+            metrics.tls_failed(failure);
+            return;
+        }
+    };
+    downstream.scheme = Scheme::Https;
+    downstream.handshake = Some(listener);
+    let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+    let io = WatchedIo::new(stream, downstream.progress.clone());
+    if is_http2 {
+        http2(io, downstream, &metrics).await;
+    } else {
+        http1(io, downstream, &metrics).await;
+    }
+}
+
+type Accepted = (TlsStream<TcpStream>, ListenerKey);
+
+/// Reads the ClientHello, finds the listener for its server name, and finishes the handshake within the limit.
+async fn handshake(
+    stream: TcpStream,
+    limits: &Limits,
+    find: impl Fn(Option<&str>) -> Option<(ListenerKey, Arc<ListenerTls>)>,
+) -> Result<Accepted, (TlsFailure, io::Error)> {
+    let accept = async {
+        let start =
+            LazyConfigAcceptor::new(Acceptor::default(), stream).await.map_err(|error| (classify(&error), error))?;
+        let name = start.client_hello().server_name().map(str::to_ascii_lowercase);
+        let Some((listener, tls)) = find(name.as_deref()) else {
+            let error = io::Error::other("no listener with a certificate serves this name");
+            return Err((TlsFailure::NoCertificate, error));
+        };
+        let stream = start.into_stream(tls.config()).await.map_err(|error| (classify(&error), error))?;
+        Ok((stream, listener))
+    };
+    tokio::time::timeout(limits.tls_handshake_timeout, accept)
+        .await
+        .unwrap_or_else(|_| Err((TlsFailure::Timeout, io::ErrorKind::TimedOut.into())))
+}
+
+fn classify(error: &io::Error) -> TlsFailure {
+    match error.kind() {
+        io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => TlsFailure::Closed,
+        _ => TlsFailure::Protocol,
+    }
+}
+
+/// Serves requests on `$connection` until it ends; ends it gracefully when the worker drains.
+macro_rules! serve_until_drained {
+    ($connection:expr, $progress:expr, $drain:expr) => {{
+        let mut connection = pin!($connection);
+        let ended = tokio::select! {
+            biased;
+            ended = connection.as_mut() => Some(ended),
+            () = $progress.aborted() => return,
+            () = $drain.signaled() => None,
+        };
+        let ended = match ended {
+            Some(ended) => ended,
+            None => {
+                connection.as_mut().graceful_shutdown();
+                tokio::select! {
+                    biased;
+                    ended = connection => ended,
+                    () = $progress.aborted() => return,
+                }
+            }
+        };
+        if let Err(error) = ended {
+            tracing::debug!(error = %kit_process::error::chain(&error), "connection ended with an error");
+        }
+    }};
+}
+
+async fn http1<F: FilterSet, S>(io: WatchedIo<S>, downstream: Downstream<F>, metrics: &Arc<PortMetrics>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let _open = metrics.opened(DownstreamProtocol::Http1);
+    let downstream = Arc::new(downstream);
+    let limits = &downstream.worker.shared.limits;
+    let connection = http1::Builder::new()
+        // The watchdog has the time limits, for less than a timer a request.
+        .header_read_timeout(None)
+        .max_headers(limits.max_headers)
+        .max_header_size(limits.max_head_bytes)
+        .serve_connection(TokioIo::new(io), service(&downstream))
+        .with_upgrades();
+    serve_until_drained!(connection, downstream.progress, downstream.worker.shared.drain);
+}
+
+async fn http2<F: FilterSet, S>(io: WatchedIo<S>, downstream: Downstream<F>, metrics: &Arc<PortMetrics>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let _open = metrics.opened(DownstreamProtocol::Http2);
+    let downstream = Arc::new(downstream);
+    downstream.progress.multiplexed();
+    let limits = &downstream.worker.shared.limits;
+    let connection = http2::Builder::new(WorkerExecutor)
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(limits.h2_max_concurrent_streams)
+        .max_pending_accept_reset_streams(limits.h2_max_pending_accept_reset_streams)
+        .max_local_error_reset_streams(limits.h2_max_local_error_reset_streams)
+        .max_header_list_size(u32::try_from(limits.max_head_bytes).unwrap_or(u32::MAX))
+        .max_send_buf_size(limits.h2_max_send_buffer_bytes)
+        .initial_stream_window_size(limits.h2_stream_window_bytes)
+        .initial_connection_window_size(limits.h2_connection_window_bytes)
+        .keep_alive_interval(limits.h2_ping_interval)
+        .keep_alive_timeout(limits.h2_ping_timeout)
+        .serve_connection(TokioIo::new(io), service(&downstream));
+    serve_until_drained!(connection, downstream.progress, downstream.worker.shared.drain);
+}
+
+fn service<F: FilterSet>(
+    downstream: &Arc<Downstream<F>>,
+) -> impl hyper::service::Service<
+    Request<Incoming>,
+    Response = http::Response<crate::body::ResponseBody>,
+    Error = Infallible,
+    Future: Send + 'static,
+> + Send
++ 'static {
+    let downstream = downstream.clone();
+    service_fn(move |request| {
+        let downstream = downstream.clone();
+        async move { Ok(proxy::serve(downstream, request).await) }
+    })
+}

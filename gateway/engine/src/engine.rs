@@ -1,0 +1,141 @@
+//! The engine as a binary sees it: start it, give it deltas of configuration, drain it.
+
+use std::{collections::BTreeMap, num::NonZeroUsize, sync::Arc, time::Duration};
+
+use control_plane_model::{Delta, ListenerKey, ListenerProtocol, ResourceKey};
+use kit_process::{
+    drain::{self, DrainTrigger},
+    error::chain,
+};
+use rustls::crypto::CryptoProvider;
+use tokio::sync::{Mutex, mpsc};
+
+use crate::{
+    compile::{Compiler, Config, Refused},
+    filter::FilterSet,
+    limits::Limits,
+    router::Bind,
+    sockets::{BindError, Sockets},
+    telemetry::Telemetry,
+    worker::{self, Command, Shared},
+};
+
+/// How often a drain looks whether connections are left.
+const DRAIN_POLL: Duration = Duration::from_millis(20);
+
+/// How an engine is set up.
+#[derive(Clone, Debug)]
+pub struct EngineOptions {
+    /// Workers, each with a thread of its own; one a core is best.
+    pub workers: NonZeroUsize,
+    /// Limits against clients and backends.
+    pub limits: Limits,
+    /// Ports to open in place of those that listeners name.
+    pub port_map: BTreeMap<u16, u16>,
+    /// Where TLS takes its algorithms from.
+    pub crypto: Arc<CryptoProvider>,
+}
+
+/// An engine that cannot start.
+#[derive(Debug, thiserror::Error)]
+#[error("start the workers")]
+pub struct StartError(#[source] std::io::Error);
+
+/// A running proxy. Serves nothing until the first [`Self::apply`].
+pub struct Engine<F: FilterSet> {
+    shared: Arc<Shared<F>>,
+    control: Mutex<Control<F>>,
+    drain: DrainTrigger,
+}
+
+/// What only one task at a time may change.
+struct Control<F> {
+    compiler: Compiler<F>,
+    sockets: Sockets,
+    workers: Vec<mpsc::Sender<Command>>,
+}
+
+impl<F: FilterSet> Engine<F> {
+    /// Starts the workers.
+    ///
+    /// # Errors: [`StartError`] when threads or runtimes cannot be made.
+    pub fn start(options: EngineOptions, telemetry: Telemetry) -> Result<Self, StartError> {
+        let (trigger, drain) = drain::channel();
+        let count = options.workers.get();
+        let compiler = Compiler::new(count, telemetry.metrics.clone(), options.crypto);
+        let shared = Arc::new(Shared::new(Config::default(), options.limits, telemetry, drain, count));
+        let workers = worker::start(&shared).map_err(StartError)?;
+        let control = Control { compiler, sockets: Sockets::new(options.port_map), workers };
+        Ok(Self { shared, control: Mutex::new(control), drain: trigger })
+    }
+
+    /// Applies a change of configuration: whole, minus the objects that are refused, whose old form stays in force.
+    /// In force when this returns; requests under way keep what they began with.
+    ///
+    /// A listener whose port cannot be opened is refused as well; the port is tried again at every call.
+    pub async fn apply(&self, delta: Delta) -> Vec<Refused> {
+        let mut control = self.control.lock().await;
+        let Control { compiler, sockets, workers } = &mut *control;
+        let (config, mut refused) = compiler.apply(&delta);
+        let config = Arc::new(config);
+        // Published before sockets open and before they close: no connection meets a port that nothing is known of.
+        self.shared.config.store(config.clone());
+        let failed = sockets.reconcile(config.binds(), workers).await;
+        for (bind, error) in failed {
+            let listeners = config.listeners_of(bind).map(|listener| listener.key.clone());
+            refused.extend(listeners.map(|listener| unopened(listener, &error)));
+        }
+        for object in &refused {
+            tracing::warn!(object = %object.key, error = %object.error, "configuration object refused");
+        }
+        refused
+    }
+
+    /// The configuration in force, for people: what listens where, and every object without secrets.
+    pub async fn dump(&self) -> serde_json::Value {
+        let control = self.control.lock().await;
+        let snapshot = &control.compiler.snapshot;
+        let listeners: Vec<_> = snapshot
+            .listeners
+            .values()
+            .map(|listener| {
+                serde_json::json!({
+                    "listener": listener.key.to_string(),
+                    "port": listener.port,
+                    "opened": control.sockets.mapped(listener.port.get()),
+                    "is_open": Bind::of(listener).all(|bind| control.sockets.is_open(bind)),
+                    "hostname": listener.hostname.to_string(),
+                    "protocol": match listener.protocol {
+                        ListenerProtocol::Http => "HTTP",
+                        ListenerProtocol::Https(_) => "HTTPS",
+                    },
+                })
+            })
+            .collect();
+        let objects: BTreeMap<String, String> =
+            snapshot.resources().map(|resource| (resource.key().to_string(), format!("{resource:?}"))).collect();
+        serde_json::json!({ "listeners": listeners, "objects": objects })
+    }
+
+    /// Client connections that are open.
+    pub fn connections(&self) -> usize {
+        self.shared.connections()
+    }
+
+    /// Ends gracefully: closes the ports, lets requests under way finish and tells clients to go elsewhere (GOAWAY,
+    /// `connection: close`). Returns once every connection has ended, or after `limit`; tells whether they all have.
+    pub async fn drain(&self, limit: Duration) -> bool {
+        self.control.lock().await.sockets.close_all();
+        self.drain.start();
+        let all_ended = async {
+            while self.connections() > 0 {
+                tokio::time::sleep(DRAIN_POLL).await;
+            }
+        };
+        tokio::time::timeout(limit, all_ended).await.is_ok()
+    }
+}
+
+fn unopened(listener: ListenerKey, error: &BindError) -> Refused {
+    Refused { key: ResourceKey::Listener(listener), error: chain(error) }
+}

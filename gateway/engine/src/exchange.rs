@@ -1,0 +1,186 @@
+//! A request from its head received to its response's last byte: what is learnt of it on the way, and where that goes
+//! when it ends.
+//!
+//! Invariant: every request whose head was received is counted, logged and traced exactly once, however it ends.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{HeaderValue, Method, StatusCode, Version, header, request::Parts};
+use tokio::time::Instant;
+
+use crate::{
+    body::BodyError,
+    compile::{ListenerRuntime, RouteRuntime},
+    local_reply::Reason,
+    telemetry::{ActiveRequest, ActiveSpan, Observation, Record, Telemetry, Text},
+    upstream::{BackendSlot, Endpoint},
+    watchdog::RequestGuard,
+};
+
+/// What nginx logs for a client that went away before its response: not a status that is ever sent.
+const CLIENT_CLOSED: u16 = 499;
+
+/// What is known so far of a request. Dropping it ends the request's account.
+pub(crate) struct Completion {
+    pub(crate) started: Instant,
+    pub(crate) request_id: HeaderValue,
+    pub(crate) response_bytes: u64,
+    pub(crate) request_bytes: Arc<AtomicU64>,
+    pub(crate) attempts: u32,
+    pub(crate) upstream_duration: Option<Duration>,
+    pub(crate) listener: Option<Arc<ListenerRuntime>>,
+    pub(crate) route: Option<Arc<RouteRuntime>>,
+    pub(crate) rule: Option<Text>,
+    pub(crate) backend: Option<Arc<BackendSlot>>,
+    pub(crate) endpoint: Option<Arc<Endpoint>>,
+    pub(crate) span: Option<ActiveSpan>,
+    pub(crate) is_logged: bool,
+    method: Method,
+    version: Version,
+    host: Text,
+    path: Text,
+    user_agent: Option<Text>,
+    client: std::net::SocketAddr,
+    status: Option<StatusCode>,
+    flag: Option<&'static str>,
+    has_ended: bool,
+    telemetry: Telemetry,
+    _active: ActiveRequest,
+    _busy: RequestGuard,
+}
+
+impl Completion {
+    /// Begins the account of the request with this head, which came from `client`.
+    pub(crate) fn begin(
+        parts: &Parts,
+        request_id: HeaderValue,
+        client: std::net::SocketAddr,
+        telemetry: &Telemetry,
+        busy: RequestGuard,
+    ) -> Self {
+        Self {
+            started: Instant::now(),
+            request_id,
+            response_bytes: 0,
+            request_bytes: Arc::default(),
+            attempts: 0,
+            upstream_duration: None,
+            listener: None,
+            route: None,
+            rule: None,
+            backend: None,
+            endpoint: None,
+            span: None,
+            is_logged: true,
+            method: parts.method.clone(),
+            version: parts.version,
+            host: Text::from(""),
+            path: Text::from(""),
+            user_agent: parts.headers.get(header::USER_AGENT).cloned().map(Text::from),
+            client,
+            status: None,
+            flag: None,
+            has_ended: false,
+            telemetry: telemetry.clone(),
+            _active: telemetry.metrics.request_started(),
+            _busy: busy,
+        }
+    }
+
+    /// Notes the canonical host and path.
+    pub(crate) fn canonical(&mut self, host: &str, path: &str) {
+        self.host = Text::from(Bytes::copy_from_slice(host.as_bytes()));
+        self.path = Text::from(Bytes::copy_from_slice(path.as_bytes()));
+    }
+
+    /// Notes that the engine answers by itself.
+    pub(crate) fn replied(&mut self, status: StatusCode, reason: Reason) {
+        self.status = Some(status);
+        self.flag = Some(reason.word());
+        self.telemetry.metrics.local_reply(reason.word());
+    }
+
+    /// Notes the response's status.
+    pub(crate) fn answered(&mut self, status: StatusCode) {
+        self.status = Some(status);
+    }
+
+    /// Notes that the response's last byte was handed to the client's connection.
+    pub(crate) fn body_ended(&mut self) {
+        self.has_ended = true;
+    }
+
+    /// Notes that the response broke off.
+    pub(crate) fn body_failed(&mut self, error: &BodyError) {
+        self.has_ended = true;
+        self.flag = Some(match error {
+            BodyError::Broken(_) => "response_body_error",
+            BodyError::Idle(_) => "response_body_timeout",
+        });
+    }
+
+    fn record(&mut self) -> Record {
+        let duration = self.started.elapsed();
+        let (status, flag) = match (self.status, self.has_ended) {
+            (Some(status), true) => (status, self.flag),
+            (Some(status), false) => (status, Some("client_closed")),
+            (None, _) => {
+                (StatusCode::from_u16(CLIENT_CLOSED).unwrap_or(StatusCode::BAD_REQUEST), Some("client_closed"))
+            }
+        };
+        Record {
+            time: self.telemetry.wall_clock(self.started),
+            request_id: Text::from(self.request_id.clone()),
+            method: self.method.clone(),
+            host: self.host.clone(),
+            path: self.path.clone(),
+            version: self.version,
+            status,
+            flag,
+            listener: self.listener.as_ref().map(|listener| listener.label.clone()),
+            route: self.route.as_ref().map(|route| route.label.clone()),
+            rule: self.rule.clone(),
+            backend: self.backend.as_ref().map(|backend| backend.label.clone()),
+            endpoint: self.endpoint.as_ref().map(|endpoint| endpoint.address),
+            attempts: self.attempts,
+            request_bytes: self.request_bytes.load(Ordering::Relaxed),
+            response_bytes: self.response_bytes,
+            duration,
+            upstream_duration: self.upstream_duration,
+            client: self.client,
+            user_agent: self.user_agent.clone(),
+            trace: self.span.as_ref().map(ActiveSpan::trace),
+        }
+    }
+}
+
+impl Drop for Completion {
+    fn drop(&mut self) {
+        let record = self.record();
+        match &self.route {
+            Some(route) => route.metrics.observe(record.status),
+            None => self.telemetry.metrics.unmatched().observe(record.status),
+        }
+        if let Some(listener) = &self.listener {
+            listener.metrics.observe(&Observation {
+                duration: record.duration,
+                request_bytes: record.request_bytes,
+                response_bytes: record.response_bytes,
+                trace: record.trace,
+            });
+        }
+        if let Some(span) = self.span.take() {
+            span.finish(&record);
+        }
+        if self.is_logged {
+            self.telemetry.access_log.log(record);
+        }
+    }
+}

@@ -1,0 +1,303 @@
+//! What a filter is: three moments, one stage, and heads it may edit without breaking what the engine owns.
+//!
+//! The engine is generic over a [`FilterSet`]; a binary brings a closed enum of them. Order is [`Stage`]'s, never the
+//! user's. Invariant: through [`Headers`] no filter can touch a field that frames a message, names the host, or is the
+//! gateway's own.
+
+use std::{fmt, future::Future, net::SocketAddr, num::NonZeroU16};
+
+use bytes::Bytes;
+use control_plane_model as model;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header, request, response, uri::PathAndQuery};
+
+use crate::{
+    local_reply::LocalReply,
+    strict::{Scheme, is_protected},
+};
+
+/// When a filter acts, among all filters of a request. Earlier variants act first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Stage {
+    /// Cross-origin checks, so that a preflight needs no credentials.
+    Cors,
+    /// Limits by the client's address, before anything is spent on it.
+    SourceRateLimit,
+    /// Who the client is.
+    Authentication,
+    /// A decision asked from another service.
+    ExternalAuthorisation,
+    /// What the client may do.
+    Authorisation,
+    /// Limits by identity.
+    RateLimit,
+    /// The size of the body.
+    BodyLimit,
+    /// The shape of the body.
+    Validation,
+    /// Header modifiers.
+    Transform,
+    /// Answers that send the client elsewhere.
+    Redirect,
+    /// Copies to other backends.
+    Mirror,
+    /// Host and path as the backend sees them.
+    Rewrite,
+    /// Injected delays and errors.
+    Fault,
+}
+
+/// The request as it was received, in canonical form. It never changes: matching, logs and redirects read it.
+#[derive(Clone, Debug)]
+pub struct Received {
+    /// The method.
+    pub method: Method,
+    /// The scheme of the connection.
+    pub scheme: Scheme,
+    /// Lower case, no port, no trailing dot; IPv6 in brackets.
+    pub host: Box<str>,
+    /// Path and query, origin-form.
+    pub uri: Uri,
+    /// The listener's port as the Gateway names it.
+    pub listener_port: NonZeroU16,
+    /// The client's address.
+    pub peer: SocketAddr,
+    /// How many bytes of the path the rule's `PathPrefix` matched; `None` for every other kind of match.
+    pub matched_prefix: Option<usize>,
+}
+
+/// What a filter decides.
+#[derive(Debug)]
+pub enum Verdict {
+    /// Go on with the next filter.
+    Continue,
+    /// Answer from the table of local replies.
+    Reply(LocalReply),
+    /// Answer with this, as a redirect does.
+    Respond(http::Response<Bytes>),
+}
+
+/// The moments of a filter. A moment that it does not need keeps its default, which does nothing.
+pub trait HttpFilter: Send + Sync {
+    /// Its place in the order.
+    fn stage(&self) -> Stage;
+
+    /// Once for each request, before a backend is chosen. Only for filters of a rule.
+    ///
+    /// Must be cancel-safe: the client may go away at any await.
+    fn on_request(&self, request: &mut RequestContext<'_>) -> impl Future<Output = Verdict> + Send {
+        let _ = request;
+        std::future::ready(Verdict::Continue)
+    }
+
+    /// For each attempt, once the backend is chosen: the rule's filters, then the backend reference's.
+    fn on_attempt(&self, attempt: &mut AttemptHead<'_>) {
+        let _ = attempt;
+    }
+
+    /// Once for each response of a backend: the backend reference's filters, then the rule's.
+    fn on_response(&self, response: &mut ResponseHead<'_>) {
+        let _ = response;
+    }
+}
+
+/// A binary's closed set of filters.
+pub trait FilterSet: HttpFilter + Sized + 'static {
+    /// Makes the filter that `spec` describes.
+    ///
+    /// # Errors: [`InvalidFilter`] where it cannot be honoured; its rule then answers 500 `invalid_filter`.
+    fn compile(spec: &model::Filter) -> Result<Self, InvalidFilter>;
+}
+
+/// A filter that cannot be honoured as it is written.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidFilter {
+    /// It changes a field that frames the message or that the gateway owns.
+    #[error("header {0} cannot be changed by a filter")]
+    ProtectedHeader(HeaderName),
+    /// A path that cannot stand in a request.
+    #[error("{0:?} is not a path")]
+    Path(String),
+    /// A host that cannot stand in a request.
+    #[error("{0:?} is not a host name")]
+    Host(String),
+    /// Not a redirect.
+    #[error("{0} is not a redirect status")]
+    Status(StatusCode),
+}
+
+/// A request before its backend is chosen.
+pub struct RequestContext<'a> {
+    /// The request as it was received.
+    pub received: &'a Received,
+    headers: &'a mut HeaderMap,
+}
+
+impl<'a> RequestContext<'a> {
+    /// The request `received`, whose fields so far are `headers`.
+    pub fn new(received: &'a Received, headers: &'a mut HeaderMap) -> Self {
+        Self { received, headers }
+    }
+
+    /// Its fields.
+    pub fn headers(&mut self) -> Headers<'_> {
+        Headers(self.headers)
+    }
+}
+
+/// One attempt's head: what this backend will see.
+pub struct AttemptHead<'a> {
+    /// The request as it was received.
+    pub received: &'a Received,
+    parts: &'a mut request::Parts,
+}
+
+impl<'a> AttemptHead<'a> {
+    /// The attempt whose head is `parts`, in origin-form with a `Host` field.
+    pub fn new(received: &'a Received, parts: &'a mut request::Parts) -> Self {
+        Self { received, parts }
+    }
+
+    /// Its fields.
+    pub fn headers(&mut self) -> Headers<'_> {
+        Headers(&mut self.parts.headers)
+    }
+
+    /// Path and query so far.
+    pub fn uri(&self) -> &Uri {
+        &self.parts.uri
+    }
+
+    /// Puts `host` in place of the client's. It was checked when the filter was compiled.
+    pub fn set_host(&mut self, host: HeaderValue) {
+        self.parts.headers.insert(header::HOST, host);
+    }
+
+    /// Puts `path_and_query` in place of the client's.
+    pub fn set_path_and_query(&mut self, path_and_query: PathAndQuery) {
+        self.parts.uri = Uri::from(path_and_query);
+    }
+}
+
+/// A backend's response before the client sees it.
+pub struct ResponseHead<'a> {
+    parts: &'a mut response::Parts,
+}
+
+impl<'a> ResponseHead<'a> {
+    /// The response whose head is `parts`.
+    pub fn new(parts: &'a mut response::Parts) -> Self {
+        Self { parts }
+    }
+
+    /// Its status.
+    pub fn status(&self) -> StatusCode {
+        self.parts.status
+    }
+
+    /// Its fields.
+    pub fn headers(&mut self) -> Headers<'_> {
+        Headers(&mut self.parts.headers)
+    }
+}
+
+/// Fields that a filter may read and, but for the protected ones, change.
+pub struct Headers<'a>(&'a mut HeaderMap);
+
+/// A field that no filter may change.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("header {0} is protected")]
+pub struct Protected(pub HeaderName);
+
+impl Headers<'_> {
+    /// All fields.
+    pub fn all(&self) -> &HeaderMap {
+        self.0
+    }
+
+    /// Puts one value in place of all of them.
+    ///
+    /// # Errors: [`Protected`]; nothing changes then.
+    pub fn set(&mut self, name: &HeaderName, value: HeaderValue) -> Result<(), Protected> {
+        Self::check(name)?;
+        self.0.insert(name.clone(), value);
+        Ok(())
+    }
+
+    /// Adds a value behind those that are there.
+    ///
+    /// # Errors: [`Protected`]; nothing changes then.
+    pub fn add(&mut self, name: &HeaderName, value: HeaderValue) -> Result<(), Protected> {
+        Self::check(name)?;
+        self.0.append(name.clone(), value);
+        Ok(())
+    }
+
+    /// Removes every value.
+    ///
+    /// # Errors: [`Protected`]; nothing changes then.
+    pub fn remove(&mut self, name: &HeaderName) -> Result<(), Protected> {
+        Self::check(name)?;
+        self.0.remove(name);
+        Ok(())
+    }
+
+    fn check(name: &HeaderName) -> Result<(), Protected> {
+        if is_protected(name) { Err(Protected(name.clone())) } else { Ok(()) }
+    }
+}
+
+/// Filters of one rule or one backend reference, in the order of their stages.
+pub struct Chain<F>(Box<[F]>);
+
+impl<F> Default for Chain<F> {
+    fn default() -> Self {
+        Self(Box::default())
+    }
+}
+
+impl<F: FilterSet> Chain<F> {
+    /// Compiles `specs`. Filters of one stage keep the user's order.
+    ///
+    /// # Errors: the first [`InvalidFilter`].
+    pub fn compile(specs: &[model::Filter]) -> Result<Self, InvalidFilter> {
+        let mut filters = specs.iter().map(F::compile).collect::<Result<Vec<F>, _>>()?;
+        filters.sort_by_key(HttpFilter::stage);
+        Ok(Self(filters.into()))
+    }
+
+    /// Whether it does nothing.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Runs every filter's `on_request` until one answers.
+    pub async fn on_request(&self, request: &mut RequestContext<'_>) -> Verdict {
+        for filter in &self.0 {
+            match filter.on_request(request).await {
+                Verdict::Continue => {}
+                answer => return answer,
+            }
+        }
+        Verdict::Continue
+    }
+
+    /// Runs every filter's `on_attempt`.
+    pub fn on_attempt(&self, attempt: &mut AttemptHead<'_>) {
+        for filter in &self.0 {
+            filter.on_attempt(attempt);
+        }
+    }
+
+    /// Runs every filter's `on_response`.
+    pub fn on_response(&self, response: &mut ResponseHead<'_>) {
+        for filter in &self.0 {
+            filter.on_response(response);
+        }
+    }
+}
+
+impl<F> fmt::Debug for Chain<F> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "Chain({} filters)", self.0.len())
+    }
+}

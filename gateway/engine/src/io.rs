@@ -1,0 +1,112 @@
+//! A client's connection as hyper sees it: bytes that were read too early come first, and progress is noted.
+
+use std::{
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use bytes::{Buf as _, Bytes};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
+
+use crate::watchdog::Progress;
+
+/// The stream of a client, watched.
+#[derive(Debug)]
+pub(crate) struct WatchedIo<S> {
+    stream: S,
+    early: Bytes,
+    progress: Arc<Progress>,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> WatchedIo<S> {
+    pub(crate) fn new(stream: S, progress: Arc<Progress>) -> Self {
+        Self { stream, early: Bytes::new(), progress }
+    }
+
+    /// Reads until it is clear whether the client opens with the HTTP/2 preface (RFC 9113 §3.4). What was read
+    /// is read again afterwards.
+    ///
+    /// # Errors: those of the stream; `UnexpectedEof` where it ends before the first byte.
+    pub(crate) async fn opens_with_http2(&mut self) -> io::Result<bool> {
+        const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+        let mut buffer = [0; PREFACE.len()];
+        let mut filled = 0;
+        loop {
+            let Some(free) = buffer.get_mut(filled..) else { break };
+            let read = self.stream.read(free).await?;
+            if read == 0 {
+                break;
+            }
+            self.progress.read();
+            filled += read;
+            let seen = buffer.get(..filled).unwrap_or_default();
+            if filled == PREFACE.len() || !PREFACE.starts_with(seen) {
+                break;
+            }
+        }
+        let seen = buffer.get(..filled).unwrap_or_default();
+        if seen.is_empty() {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        self.early = Bytes::copy_from_slice(seen);
+        Ok(seen == PREFACE)
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for WatchedIo<S> {
+    fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if this.early.has_remaining() {
+            let count = this.early.len().min(buffer.remaining());
+            buffer.put_slice(&this.early.split_to(count));
+            return Poll::Ready(Ok(()));
+        }
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut this.stream).poll_read(context, buffer))?;
+        if buffer.filled().len() > before {
+            this.progress.read();
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: AsyncWrite + Unpin> WatchedIo<S> {
+    fn note<T>(&self, result: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        match &result {
+            Poll::Pending => self.progress.write_blocked(),
+            Poll::Ready(_) => self.progress.written(),
+        }
+        result
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for WatchedIo<S> {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &[u8]) -> Poll<io::Result<usize>> {
+        let result = Pin::new(&mut self.stream).poll_write(context, buffer);
+        self.note(result)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffers: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let result = Pin::new(&mut self.stream).poll_write_vectored(context, buffers);
+        self.note(result)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let result = Pin::new(&mut self.stream).poll_flush(context);
+        self.note(result)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}

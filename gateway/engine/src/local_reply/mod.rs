@@ -1,0 +1,218 @@
+//! Answers that the engine gives by itself: one table from reason to status, and one way to write them for whoever asks.
+//!
+//! Invariant: every local reply carries `x-request-id` and `x-nebula-reason`, and none may be cached.
+
+mod reason;
+
+use std::borrow::Cow;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Version, header};
+pub use reason::{Connection, GrpcStatus, Reason};
+
+use crate::strict::X_REQUEST_ID;
+
+/// The page that explains every reason; the reason's word is the anchor.
+pub const ERRORS_PAGE: &str = "https://nebula.dev/docs/errors";
+/// The field that carries a reason's word.
+pub const X_NEBULA_REASON: HeaderName = HeaderName::from_static("x-nebula-reason");
+
+const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
+
+/// An answer of the engine's own.
+#[derive(Clone, Debug)]
+pub struct LocalReply {
+    reason: Reason,
+    detail: Option<Cow<'static, str>>,
+    headers: HeaderMap,
+}
+
+/// What the form of a reply depends on.
+#[derive(Clone, Debug)]
+pub struct ReplyContext {
+    /// How the body is written.
+    pub form: Form,
+    /// Of the request.
+    pub request_id: HeaderValue,
+    /// A HEAD request's reply has no body.
+    pub head_only: bool,
+    /// Of the request: HTTP/1 is told when the connection closes.
+    pub version: Version,
+}
+
+/// How a reply is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// `application/problem+json` (RFC 9457).
+    Problem,
+    /// A page for people.
+    Html,
+    /// HTTP 200 with `grpc-status` and no body ("Trailers-Only").
+    Grpc,
+}
+
+impl Form {
+    /// What the client prefers: gRPC for a gRPC request, HTML when `Accept` names it with a higher weight than JSON
+    /// (as browsers do), else a problem document.
+    pub fn of(headers: &HeaderMap) -> Self {
+        if is_grpc(headers) {
+            return Self::Grpc;
+        }
+        let mut html = 0;
+        let mut json = 0;
+        for value in headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok()) {
+            for range in value.split(',') {
+                let mut parts = range.split(';');
+                let kind = parts.next().unwrap_or_default().trim();
+                let weight = parts.find_map(|parameter| weight(parameter.trim())).unwrap_or(1000);
+                match () {
+                    () if kind.eq_ignore_ascii_case("text/html") => html = weight,
+                    () if kind.eq_ignore_ascii_case("application/problem+json")
+                        || kind.eq_ignore_ascii_case("application/json") =>
+                    {
+                        json = json.max(weight);
+                    }
+                    () => {}
+                }
+            }
+        }
+        if html > json { Self::Html } else { Self::Problem }
+    }
+}
+
+/// A `q` parameter in thousandths (RFC 9110 §12.4.2).
+fn weight(parameter: &str) -> Option<u16> {
+    let value = parameter.strip_prefix("q=").or_else(|| parameter.strip_prefix("Q="))?;
+    let (whole, fraction) = value.split_once('.').unwrap_or((value, ""));
+    let fraction = format!("{:0<3.3}", fraction).parse::<u16>().ok()?;
+    whole.parse::<u16>().ok().map(|whole| whole.min(1) * 1000 + fraction).map(|weight| weight.min(1000))
+}
+
+/// Whether a request with these fields is gRPC or gRPC-Web (content type `application/grpc…`).
+pub fn is_grpc(headers: &HeaderMap) -> bool {
+    headers.get(header::CONTENT_TYPE).is_some_and(|value| {
+        let value = value.as_bytes();
+        value.get(..16).is_some_and(|start| start.eq_ignore_ascii_case(b"application/grpc"))
+            && matches!(value.get(16), None | Some(b'+' | b';' | b' ' | b'-'))
+    })
+}
+
+impl ReplyContext {
+    /// For the request with this head. Compute it before the head is sent on.
+    pub fn new(method: &Method, version: Version, headers: &HeaderMap, request_id: HeaderValue) -> Self {
+        Self { form: Form::of(headers), request_id, head_only: method == Method::HEAD, version }
+    }
+}
+
+impl From<Reason> for LocalReply {
+    fn from(reason: Reason) -> Self {
+        Self { reason, detail: None, headers: HeaderMap::new() }
+    }
+}
+
+impl LocalReply {
+    /// Puts `detail` in place of the reason's sentence. It is shown to the client: no names of internals, no secrets.
+    #[must_use]
+    pub fn with_detail(mut self, detail: impl Into<Cow<'static, str>>) -> Self {
+        self.detail = Some(detail.into());
+        self
+    }
+
+    /// Adds a field, such as `retry-after`.
+    #[must_use]
+    pub fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.headers.append(name, value);
+        self
+    }
+
+    /// Why.
+    pub fn reason(&self) -> Reason {
+        self.reason
+    }
+
+    /// Whether an HTTP/1 connection must close after it.
+    pub fn closes_connection(&self) -> bool {
+        self.reason.connection() == Connection::Close
+    }
+
+    /// Writes it for the client. Has `connection: close` where the connection must close and the version allows it.
+    pub fn render(&self, context: &ReplyContext) -> Response<Bytes> {
+        let detail = self.detail.as_deref().unwrap_or(self.reason.detail());
+        let (status, kind, body) = match context.form {
+            Form::Problem => (self.reason.status(), "application/problem+json", self.problem(detail, context)),
+            Form::Html => (self.reason.status(), "text/html; charset=utf-8", self.html(detail, context)),
+            Form::Grpc => (StatusCode::OK, "application/grpc", Vec::new()),
+        };
+        let length = body.len();
+        let mut response = Response::new(if context.head_only { Bytes::new() } else { body.into() });
+        *response.status_mut() = status;
+        let headers = response.headers_mut();
+        headers.extend(self.headers.clone());
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        headers.insert(X_REQUEST_ID, context.request_id.clone());
+        headers.insert(X_NEBULA_REASON, HeaderValue::from_static(self.reason.word()));
+        if context.form == Form::Grpc {
+            headers.insert(GRPC_STATUS, HeaderValue::from(self.reason.grpc_status() as u16));
+            if let Ok(message) = HeaderValue::from_str(&percent_encode(detail)) {
+                headers.insert(GRPC_MESSAGE, message);
+            }
+        } else {
+            headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+            headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        }
+        if self.reason == Reason::ConnectRefused {
+            headers.insert(header::ALLOW, HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"));
+        }
+        if self.closes_connection() && context.version < Version::HTTP_2 {
+            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        response
+    }
+
+    fn problem(&self, detail: &str, context: &ReplyContext) -> Vec<u8> {
+        let problem = serde_json::json!({
+            "type": format!("{ERRORS_PAGE}#{}", self.reason.word()),
+            "title": self.reason.title(),
+            "status": self.reason.status().as_u16(),
+            "detail": detail,
+            "reason": self.reason.word(),
+            "request_id": context.request_id.to_str().unwrap_or_default(),
+        });
+        let mut body = problem.to_string().into_bytes();
+        body.push(b'\n');
+        body
+    }
+
+    fn html(&self, detail: &str, context: &ReplyContext) -> Vec<u8> {
+        let (status, title, word) = (self.reason.status().as_u16(), self.reason.title(), self.reason.word());
+        let (detail, id) = (escape(detail), escape(context.request_id.to_str().unwrap_or_default()));
+        format!(
+            "<!doctype html>\n<html lang=\"en\"><meta charset=\"utf-8\"><title>{status} {title}</title>\n\
+             <h1>{status} {title}</h1>\n<p>{detail}</p>\n\
+             <p><a href=\"{ERRORS_PAGE}#{word}\">{word}</a> &middot; request {id}</p>\n</html>\n"
+        )
+        .into_bytes()
+    }
+}
+
+fn escape(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+}
+
+/// `grpc-message`: printable ASCII but `%` stands for itself (gRPC over HTTP/2, "Percent-Encoded").
+fn percent_encode(text: &str) -> String {
+    use std::fmt::Write as _;
+    let mut encoded = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b' '..=b'~' if byte != b'%' => encoded.push(char::from(byte)),
+            _ => drop(write!(encoded, "%{byte:02X}")),
+        }
+    }
+    encoded
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,436 @@
+//! One request on its way: strictness, route, filters, endpoint, upstream, response.
+//!
+//! Invariants: a request sees one configuration (it is loaded once, to find the rule, and the rule holds the rest).
+//! Whatever fails is answered from the table of local replies; a panic answers 500 and ends nothing else.
+
+use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
+
+use control_plane_model::{BackendProtocol, RouteKind};
+use futures::FutureExt as _;
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Request, Response, Uri, Version, header, request::Parts, uri::PathAndQuery,
+};
+use hyper::{body::Incoming, upgrade::OnUpgrade};
+use rand::RngExt as _;
+use tokio::time::Instant;
+
+use crate::{
+    body::{BodyError, RequestBody, ResponseBody},
+    compile::{Action, CompiledRule, Target},
+    connection::Downstream,
+    exchange::Completion,
+    filter::{AttemptHead, FilterSet, Received, RequestContext, ResponseHead, Verdict},
+    local_reply::{self, LocalReply, Reason, ReplyContext},
+    router::RequestView,
+    strict::{self, Canonical, Upgrade},
+    telemetry::{ExchangeFailure, PoolOutcome, TraceDecision},
+    tunnel::Tunnel,
+    upstream::{self, BackendSlot, Endpoint, Lease, Protocol, SendError, SendFailure},
+};
+
+/// Endpoints that are tried for one request while none of its bytes were sent.
+const MAX_ATTEMPTS: u32 = 3;
+
+/// Serves one request of a client.
+pub(crate) async fn serve<F: FilterSet>(
+    downstream: Arc<Downstream<F>>,
+    request: Request<Incoming>,
+) -> Response<ResponseBody> {
+    let shared = &downstream.worker.shared;
+    let (mut parts, incoming) = request.into_parts();
+    let request_id = strict::request_id(&mut parts.headers, downstream.worker.rng.lock().random());
+    let context = ReplyContext::new(&parts.method, parts.version, &parts.headers, request_id.clone());
+    let busy = downstream.progress.request();
+    let mut completion = Completion::begin(&parts, request_id, downstream.peer, &shared.telemetry, busy);
+    let decision = shared.telemetry.tracing.begin(&parts.headers, || downstream.worker.rng.lock().random());
+    if let TraceDecision::Sampled(span) = decision {
+        completion.span = Some(span);
+    }
+    let forwarded = AssertUnwindSafe(forward(&downstream, &mut parts, incoming, &mut completion)).catch_unwind().await;
+    let outcome = forwarded.unwrap_or_else(|_| {
+        tracing::error!("a request panicked; it was answered with 500");
+        Err(Reason::Internal.into())
+    });
+    match outcome {
+        Ok(Answer::Backend(response, lease)) => {
+            completion.answered(response.status());
+            let idle = shared.limits.response_body_idle_timeout;
+            response.map(|incoming| ResponseBody::upstream(incoming, lease, idle, completion))
+        }
+        Ok(Answer::Filter(response)) => {
+            completion.answered(response.status());
+            response.map(|bytes| ResponseBody::local(bytes, completion))
+        }
+        Ok(Answer::Upgraded(response, tunnel)) => {
+            completion.answered(response.status());
+            tunnel.start(downstream.clone(), completion);
+            response.map(|()| ResponseBody::empty())
+        }
+        Err(reply) => {
+            let response = reply.render(&context);
+            completion.replied(response.status(), reply.reason());
+            response.map(|bytes| ResponseBody::local(bytes, completion))
+        }
+    }
+}
+
+/// How a request is answered, unless by a local reply.
+enum Answer {
+    /// With a backend's response.
+    Backend(Response<Incoming>, Lease),
+    /// With what a filter made, as a redirect.
+    Filter(Response<bytes::Bytes>),
+    /// With a backend's 101, and bytes in both directions from then on.
+    Upgraded(Response<()>, Tunnel),
+}
+
+/// Brings the head into canonical form, finds its rule and runs that.
+async fn forward<F: FilterSet>(
+    downstream: &Downstream<F>,
+    parts: &mut Parts,
+    incoming: Incoming,
+    completion: &mut Completion,
+) -> Result<Answer, LocalReply> {
+    let shared = &downstream.worker.shared;
+    let client_upgrade = parts.extensions.remove::<OnUpgrade>();
+    let is_grpc = local_reply::is_grpc(&parts.headers);
+    let connection = strict::Connection { scheme: downstream.scheme };
+    let canonical = strict::canonicalise(parts, &connection, &shared.limits)?;
+    completion.canonical(&canonical.host, parts.uri.path());
+
+    let (rule, matched_prefix) = find_rule(downstream, parts, &canonical, is_grpc, completion)?;
+    let received = Received {
+        method: parts.method.clone(),
+        scheme: downstream.scheme,
+        host: canonical.host,
+        uri: parts.uri.clone(),
+        listener_port: downstream.bind.port.get(),
+        peer: downstream.peer,
+        matched_prefix,
+    };
+    let deadline = rule.timeouts.request.map(|limit| Instant::now() + limit);
+    let run = async {
+        match rule.filters.on_request(&mut RequestContext::new(&received, &mut parts.headers)).await {
+            Verdict::Continue => {}
+            Verdict::Reply(reply) => return Err(reply),
+            Verdict::Respond(response) => return Ok(Answer::Filter(response)),
+        }
+        let target = choose_target(&rule, downstream)?;
+        let exchange = Exchange { downstream, rule: &rule, target, received: &received, is_grpc };
+        exchange.run(parts, incoming, canonical.upgrade, client_upgrade, completion).await
+    };
+    match deadline {
+        None => run.await,
+        Some(deadline) => {
+            tokio::time::timeout_at(deadline, run).await.unwrap_or_else(|_| Err(Reason::DeadlineExceeded.into()))
+        }
+    }
+}
+
+/// Looks the request up in the configuration of this moment.
+fn find_rule<F: FilterSet>(
+    downstream: &Downstream<F>,
+    parts: &Parts,
+    canonical: &Canonical,
+    is_grpc: bool,
+    completion: &mut Completion,
+) -> Result<(Arc<CompiledRule<F>>, Option<usize>), LocalReply> {
+    let config = downstream.worker.shared.config.load();
+    completion.is_logged = config.is_access_logged();
+    let (table, listener) = config.listener(downstream.bind, downstream.handshake.as_ref(), &canonical.host)?;
+    completion.listener = listener.cloned();
+    let view = RequestView {
+        host: &canonical.host,
+        path: parts.uri.path(),
+        query: parts.uri.query().unwrap_or_default(),
+        method: &parts.method,
+        headers: &parts.headers,
+        is_grpc,
+    };
+    let matched = table.find(&view).ok_or(Reason::NoRoute)?;
+    let rule = matched.rule.clone();
+    completion.route = Some(rule.route.clone());
+    completion.rule = Some(rule.label.clone());
+    Ok((rule, matched.prefix))
+}
+
+fn choose_target<'a, F: FilterSet>(
+    rule: &'a CompiledRule<F>,
+    downstream: &Downstream<F>,
+) -> Result<&'a Target<F>, LocalReply> {
+    match &rule.action {
+        Action::Fail(reason) => Err((*reason).into()),
+        Action::Forward(split) => split.pick(downstream.worker.id).ok_or_else(|| Reason::NoBackend.into()),
+    }
+}
+
+/// A request whose rule and target are known.
+struct Exchange<'a, F: FilterSet> {
+    downstream: &'a Downstream<F>,
+    rule: &'a CompiledRule<F>,
+    target: &'a Target<F>,
+    received: &'a Received,
+    is_grpc: bool,
+}
+
+impl<F: FilterSet> Exchange<'_, F> {
+    async fn run(
+        &self,
+        parts: &mut Parts,
+        incoming: Incoming,
+        upgrade: Option<Upgrade>,
+        client_upgrade: Option<OnUpgrade>,
+        completion: &mut Completion,
+    ) -> Result<Answer, LocalReply> {
+        let slot = self.target.backend.as_ref().map_err(|reason| *reason)?;
+        completion.backend = Some(slot.clone());
+        let settings = slot.settings().ok_or(Reason::BackendNotFound)?;
+        let wants_http2 = self.is_grpc || self.rule.route.kind == RouteKind::Grpc;
+        let protocol = match settings.protocol {
+            BackendProtocol::H2c => Protocol::Http2,
+            BackendProtocol::Http1 if wants_http2 => Protocol::Http2,
+            BackendProtocol::Http1 => Protocol::Http1,
+        };
+        // HTTP/2 has no such upgrade; the request goes on without it, as RFC 9110 section 7.8 allows.
+        let upgrade = upgrade.filter(|_| protocol == Protocol::Http1);
+
+        let mut head = self.attempt_head(parts, completion);
+        self.on_attempt(&mut head);
+        finish_head(&mut head, protocol, upgrade.as_ref())?;
+        let idle = self.downstream.worker.shared.limits.request_body_idle_timeout;
+        let body = RequestBody::new(incoming, idle, &completion.request_bytes);
+        let request = Request::from_parts(head, body);
+        let (response, lease) = self.send(slot, protocol, request, completion).await?;
+        self.answer(response, lease, upgrade, client_upgrade)
+    }
+
+    /// The head for the backend, with what the gateway tells it about the client.
+    fn attempt_head(&self, parts: &mut Parts, completion: &Completion) -> Parts {
+        let mut head = Request::new(()).into_parts().0;
+        head.method = parts.method.clone();
+        head.uri = parts.uri.clone();
+        head.headers = std::mem::take(&mut parts.headers);
+        strict::forwarding_headers(&mut head.headers, self.downstream.peer, self.downstream.scheme);
+        head.headers.insert(strict::X_REQUEST_ID, completion.request_id.clone());
+        if let Some(span) = &completion.span {
+            span.inject(&mut head.headers);
+        }
+        head
+    }
+
+    /// Sends the request; tries another endpoint where not a byte of it was sent.
+    async fn send(
+        &self,
+        slot: &Arc<BackendSlot>,
+        protocol: Protocol,
+        mut request: Request<RequestBody>,
+        completion: &mut Completion,
+    ) -> Result<(Response<Incoming>, Lease), LocalReply> {
+        let worker = &self.downstream.worker;
+        let mut failed: Option<Arc<Endpoint>> = None;
+        loop {
+            let picked = slot.pick(worker.id, failed.as_ref(), &mut *worker.rng.lock(), Instant::now());
+            let endpoint = picked.ok_or(Reason::NoEndpoints)?;
+            completion.endpoint = Some(endpoint.clone());
+            completion.attempts += 1;
+            let error = match self.attempt(slot, &endpoint, protocol, request, completion).await {
+                Ok(answered) => return Ok(answered),
+                Err(error) => error,
+            };
+            tracing::debug!(backend = %slot.key, endpoint = %endpoint.address, error = %error.failure, "attempt failed");
+            match error.unsent {
+                Some(unsent) if completion.attempts < MAX_ATTEMPTS => request = *unsent,
+                _ => return Err(error.failure.reason().into()),
+            }
+            failed = Some(endpoint);
+        }
+    }
+
+    /// Sends the request to `endpoint`, within the rule's limit for one attempt.
+    async fn attempt(
+        &self,
+        slot: &BackendSlot,
+        endpoint: &Arc<Endpoint>,
+        protocol: Protocol,
+        request: Request<RequestBody>,
+        completion: &mut Completion,
+    ) -> Result<(Response<Incoming>, Lease), AttemptError> {
+        let worker = &self.downstream.worker;
+        let limits = &worker.shared.limits;
+        let metrics = &worker.shared.telemetry.metrics;
+        let started = Instant::now();
+        let limit = self.rule.timeouts.backend_request.unwrap_or(limits.response_head_timeout);
+        let sending = upstream::send(endpoint, worker.id, protocol, request, limits);
+        let sent = tokio::time::timeout(limit, sending).await;
+        let now = Instant::now();
+        let elapsed = now.saturating_duration_since(started);
+        completion.upstream_duration = Some(elapsed);
+        let error = match sent {
+            Ok(Ok((response, lease))) => {
+                endpoint.observe(worker.id, elapsed, now);
+                slot.metrics.observe(elapsed);
+                metrics.attempt(if lease.is_reused() { PoolOutcome::Reused } else { PoolOutcome::Connected });
+                return Ok((response, lease));
+            }
+            Ok(Err(error)) => AttemptError::from(error),
+            Err(_) => AttemptError { failure: AttemptFailure::Timeout(limit), unsent: None },
+        };
+        // A failure counts as the slowest answer, so that the endpoint is avoided for a while.
+        endpoint.observe(worker.id, limits.response_head_timeout, now);
+        metrics.attempt_failed(&slot.metrics, error.failure.kind());
+        Err(error)
+    }
+
+    /// Brings the backend's response into the form that the client gets.
+    fn answer(
+        &self,
+        response: Response<Incoming>,
+        lease: Lease,
+        upgrade: Option<Upgrade>,
+        client_upgrade: Option<OnUpgrade>,
+    ) -> Result<Answer, LocalReply> {
+        if response.status() == http::StatusCode::SWITCHING_PROTOCOLS {
+            let (Some(upgrade), Some(client)) = (upgrade, client_upgrade) else {
+                return Err(Reason::UpgradeRefused.into());
+            };
+            return self.switch(response, lease, &upgrade, client);
+        }
+        let (mut parts, body) = response.into_parts();
+        remove_hop_by_hop(&mut parts.headers);
+        self.on_response(&mut parts);
+        let lease = match upgrade {
+            // The client may have sent bytes of the other protocol behind its request: both connections close.
+            Some(_) => {
+                parts.headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+                lease.without_reuse()
+            }
+            None => lease,
+        };
+        Ok(Answer::Backend(Response::from_parts(parts, body), lease))
+    }
+
+    fn switch(
+        &self,
+        mut response: Response<Incoming>,
+        lease: Lease,
+        upgrade: &Upgrade,
+        client: OnUpgrade,
+    ) -> Result<Answer, LocalReply> {
+        let token = upgrade.token();
+        let switched = response.headers().get(header::UPGRADE);
+        if !switched.is_some_and(|switched| switched.as_bytes().eq_ignore_ascii_case(token.as_bytes())) {
+            return Err(Reason::UpgradeRefused.into());
+        }
+        let backend = hyper::upgrade::on(&mut response);
+        let (mut parts, _) = response.into_parts();
+        remove_hop_by_hop(&mut parts.headers);
+        self.on_response(&mut parts);
+        parts.headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+        parts.headers.insert(header::UPGRADE, token);
+        let tunnel = Tunnel { client, backend, lease: lease.without_reuse() };
+        Ok(Answer::Upgraded(Response::from_parts(parts, ()), tunnel))
+    }
+
+    fn on_attempt(&self, head: &mut Parts) {
+        let mut head = AttemptHead::new(self.received, head);
+        self.rule.filters.on_attempt(&mut head);
+        self.target.filters.on_attempt(&mut head);
+    }
+
+    fn on_response(&self, parts: &mut http::response::Parts) {
+        parts.version = Version::HTTP_11;
+        let mut head = ResponseHead::new(parts);
+        self.target.filters.on_response(&mut head);
+        self.rule.filters.on_response(&mut head);
+    }
+}
+
+/// The last touches for the protocol that the endpoint speaks.
+fn finish_head(head: &mut Parts, protocol: Protocol, upgrade: Option<&Upgrade>) -> Result<(), LocalReply> {
+    match protocol {
+        Protocol::Http1 => {
+            head.version = Version::HTTP_11;
+            if let Some(upgrade) = upgrade {
+                head.headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+                head.headers.insert(header::UPGRADE, upgrade.token());
+            }
+        }
+        Protocol::Http2 => {
+            head.version = Version::HTTP_2;
+            let host = head.headers.remove(header::HOST).ok_or(Reason::Internal)?;
+            let path = head.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
+            head.uri = Uri::builder()
+                .scheme("http")
+                .authority(host.as_bytes())
+                .path_and_query(path)
+                .build()
+                .map_err(|_| Reason::Internal)?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes from a backend's response what ends at this hop (RFC 9110 section 7.6.1).
+fn remove_hop_by_hop(headers: &mut HeaderMap) {
+    if let Some(nominated) = headers.remove(header::CONNECTION) {
+        for name in nominated.as_bytes().split(|byte| *byte == b',') {
+            // What frames the message is hyper's to write; what is not a name names nothing.
+            if let Ok(name) = HeaderName::from_bytes(name.trim_ascii())
+                && name != header::CONTENT_LENGTH
+            {
+                headers.remove(name);
+            }
+        }
+    }
+    for name in [header::TRANSFER_ENCODING, header::UPGRADE] {
+        headers.remove(name);
+    }
+    for name in ["keep-alive", "proxy-connection"] {
+        headers.remove(name);
+    }
+}
+
+/// Why an attempt brought no response.
+struct AttemptError {
+    failure: AttemptFailure,
+    unsent: Option<Box<Request<RequestBody>>>,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum AttemptFailure {
+    #[error("no response within {0:?}")]
+    Timeout(Duration),
+    #[error("{0}")]
+    Send(SendFailure),
+}
+
+impl From<SendError> for AttemptError {
+    fn from(error: SendError) -> Self {
+        Self { failure: AttemptFailure::Send(error.failure), unsent: error.unsent }
+    }
+}
+
+impl AttemptFailure {
+    fn kind(&self) -> ExchangeFailure {
+        match self {
+            Self::Timeout(_) => ExchangeFailure::ResponseTimeout,
+            Self::Send(failure) => failure.kind(),
+        }
+    }
+
+    fn reason(&self) -> Reason {
+        match self {
+            Self::Timeout(_) => Reason::UpstreamTimeout,
+            Self::Send(SendFailure::Client(error)) => match error {
+                BodyError::Idle(_) => Reason::RequestTimeout,
+                BodyError::Broken(_) => Reason::RequestBodyError,
+            },
+            Self::Send(failure) => match failure.kind() {
+                ExchangeFailure::ConnectTimeout => Reason::ConnectTimeout,
+                ExchangeFailure::ConnectRefused | ExchangeFailure::ConnectError => Reason::ConnectFailed,
+                ExchangeFailure::Protocol => Reason::UpstreamProtocolError,
+                ExchangeFailure::Reset | ExchangeFailure::ResponseTimeout => Reason::UpstreamReset,
+            },
+        }
+    }
+}

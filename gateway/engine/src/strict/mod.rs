@@ -1,0 +1,186 @@
+//! One canonical form of each request: host, path and fields as matching, filters, logs and the backend see them.
+//! What can be read in more than one way is refused. `docs/strictness.md` lists each decision.
+//!
+//! What hyper 1.12 leaves for us (its `proto/h1/role.rs`): it refuses differing or non-numeric `Content-Length`,
+//! `Transfer-Encoding` that does not end in `chunked` or comes in HTTP/1.0, obsolete folding, and a space before a
+//! colon. But it merges equal `Content-Length` fields, drops `Content-Length` beside `Transfer-Encoding` (and closes
+//! after the answer), drops a fragment from the target, and accepts a bare LF as line end, all before [`canonicalise`]
+//! can see them. A look at the bytes before hyper takes them is therefore needed as well.
+
+mod fields;
+mod host;
+mod path;
+
+use std::net::SocketAddr;
+
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Uri, Version, header,
+    request::Parts,
+    uri::{self, PathAndQuery},
+};
+
+pub use self::{
+    fields::{X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO, X_REQUEST_ID, is_protected, request_id},
+    host::Authority,
+    path::canonical_path,
+};
+use crate::{limits::Limits, local_reply::Reason};
+
+/// The scheme of a client's connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Scheme {
+    /// Without TLS.
+    Http,
+    /// Over TLS.
+    Https,
+}
+
+impl Scheme {
+    /// `http` or `https`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Https => "https",
+        }
+    }
+
+    /// 80 or 443.
+    pub const fn default_port(self) -> u16 {
+        match self {
+            Self::Http => 80,
+            Self::Https => 443,
+        }
+    }
+}
+
+/// What a request's connection says about it.
+#[derive(Clone, Copy, Debug)]
+pub struct Connection {
+    /// Its scheme; `:scheme` and an absolute target's scheme are not trusted.
+    pub scheme: Scheme,
+}
+
+/// What [`canonicalise`] found out, beside the head that it brought into canonical form.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Canonical {
+    /// Lower case, no port, no trailing dot; IPv6 in brackets and compressed (RFC 5952). Never empty.
+    pub host: Box<str>,
+    /// The port that the client named, unless it is the scheme's own.
+    pub port: Option<u16>,
+    /// The protocol that the client wants to change to.
+    pub upgrade: Option<Upgrade>,
+}
+
+/// A wanted change of protocol (HTTP/1.1 `Upgrade`). The fields are gone from the head: whoever forwards the request
+/// writes `connection: upgrade` and `upgrade` anew. No byte behind the head may reach the backend before its 101, and
+/// the connection closes when there is none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Upgrade {
+    /// WebSocket (RFC 6455).
+    WebSocket,
+    /// Another protocol, as the client wrote it.
+    Other(HeaderValue),
+}
+
+impl Upgrade {
+    /// The value of `Upgrade`.
+    pub fn token(&self) -> HeaderValue {
+        match self {
+            Self::WebSocket => HeaderValue::from_static("websocket"),
+            Self::Other(token) => token.clone(),
+        }
+    }
+}
+
+/// Brings `parts` into canonical form: `uri` becomes origin-form with the canonical path and the query as it is
+/// (or `*`), `Host` the canonical authority; hop-by-hop fields, fields that `Connection` nominates, `Expect`, and
+/// fields that only the gateway may set are removed; cookie crumbs are joined.
+///
+/// # Errors: the [`Reason`] for which the request must be refused; `parts` is half changed then.
+pub fn canonicalise(parts: &mut Parts, connection: &Connection, limits: &Limits) -> Result<Canonical, Reason> {
+    fields::check(parts, limits)?;
+    let authority = authority(parts)?;
+    let target = target(parts, limits)?;
+    let upgrade = fields::upgrade(parts)?;
+    fields::remove_hop_by_hop(&mut parts.headers, limits)?;
+    fields::remove_owned(&mut parts.headers);
+    fields::join_cookies(&mut parts.headers);
+    parts.uri = target;
+    let port = authority.port.filter(|port| *port != connection.scheme.default_port());
+    let host_field = match port {
+        None => HeaderValue::from_str(&authority.host),
+        Some(port) => HeaderValue::from_str(&format!("{}:{port}", authority.host)),
+    };
+    parts.headers.insert(header::HOST, host_field.map_err(|_| Reason::InvalidHost)?);
+    Ok(Canonical { host: authority.host, port, upgrade })
+}
+
+/// The one host that the request names.
+fn authority(parts: &Parts) -> Result<Authority, Reason> {
+    let mut fields = parts.headers.get_all(header::HOST).iter();
+    let field = fields.next();
+    if fields.next().is_some() {
+        return Err(Reason::DuplicateHost);
+    }
+    let field = field.map(|value| Authority::parse(value.as_bytes())).transpose()?;
+    let target = parts.uri.authority().map(|value| Authority::parse(value.as_str().as_bytes())).transpose()?;
+    match (field, target) {
+        // RFC 9112 §3.2: HTTP/1.1 names the host in the field, whatever the target.
+        (None, Some(_)) if parts.version == Version::HTTP_11 => Err(Reason::MissingHost),
+        (None, Some(authority)) | (Some(authority), None) => Ok(authority),
+        (Some(field), Some(target)) if field == target => Ok(field),
+        (Some(_), Some(_)) => Err(Reason::HostMismatch),
+        (None, None) => Err(Reason::MissingHost),
+    }
+}
+
+/// The target in origin-form (RFC 9112 §3.2), or `*`.
+fn target(parts: &Parts, limits: &Limits) -> Result<Uri, Reason> {
+    if parts.method == Method::CONNECT {
+        return Err(Reason::ConnectRefused);
+    }
+    if let Some(scheme) = parts.uri.scheme()
+        && *scheme != uri::Scheme::HTTP
+        && *scheme != uri::Scheme::HTTPS
+    {
+        return Err(Reason::InvalidTarget);
+    }
+    // Authority-form belongs to CONNECT alone.
+    let Some(path_and_query) = parts.uri.path_and_query() else { return Err(Reason::InvalidTarget) };
+    if path_and_query.as_str().len() > limits.max_uri_bytes {
+        return Err(Reason::UriTooLong);
+    }
+    if path_and_query.as_str() == "*" {
+        return if parts.method == Method::OPTIONS { Ok(Uri::from_static("*")) } else { Err(Reason::InvalidTarget) };
+    }
+    match canonical_path(path_and_query.path())? {
+        std::borrow::Cow::Borrowed(_) => Ok(Uri::from(path_and_query.clone())),
+        std::borrow::Cow::Owned(mut text) => {
+            if let Some(query) = path_and_query.query() {
+                text.push('?');
+                text.push_str(query);
+            }
+            PathAndQuery::try_from(text).map(Uri::from).map_err(|_| Reason::InvalidPath)
+        }
+    }
+}
+
+/// Tells the backend where the request comes from: `x-forwarded-for`, `x-forwarded-proto` and `x-forwarded-host`.
+/// The client's own were removed by [`canonicalise`], so that each holds one value that the gateway vouches for.
+pub fn forwarding_headers(headers: &mut HeaderMap, peer: SocketAddr, scheme: Scheme) {
+    if let Ok(address) = HeaderValue::from_str(&peer.ip().to_canonical().to_string()) {
+        headers.insert(X_FORWARDED_FOR, address);
+    }
+    headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(scheme.as_str()));
+    if let Some(host) = headers.get(header::HOST).cloned() {
+        headers.insert(X_FORWARDED_HOST, host);
+    }
+}
+
+/// A field's name as a constant.
+const fn name(text: &'static str) -> HeaderName {
+    HeaderName::from_static(text)
+}
+
+#[cfg(test)]
+mod tests;

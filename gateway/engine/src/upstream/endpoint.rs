@@ -1,0 +1,118 @@
+//! One address of a backend, with what each worker knows of it.
+
+use std::{collections::VecDeque, net::SocketAddr, time::Duration};
+
+use parking_lot::Mutex;
+use policy_balance::LatencyEstimate;
+use tokio::time::Instant;
+
+use super::{
+    WorkerId,
+    pool::{Http1Connection, Http2Connection},
+};
+
+/// One address of a backend.
+pub(crate) struct Endpoint {
+    pub(crate) address: SocketAddr,
+    created: Instant,
+    workers: Box<[Mutex<WorkerState>]>,
+}
+
+#[derive(Default)]
+struct WorkerState {
+    latency: LatencyEstimate,
+    in_flight: u32,
+    /// Newest at the back; the back is used first, so that the front grows old and is closed.
+    http1: VecDeque<(Http1Connection, Instant)>,
+    http2: Vec<Http2Connection>,
+}
+
+impl Endpoint {
+    pub(crate) fn new(address: SocketAddr, workers: usize) -> Self {
+        Self { address, created: Instant::now(), workers: (0..workers).map(|_| Mutex::default()).collect() }
+    }
+
+    /// What one more request on `worker` would cost; only good for comparing endpoints.
+    pub(super) fn cost(&self, worker: WorkerId, now: Instant) -> f64 {
+        self.workers.get(worker.0).map_or(f64::INFINITY, |state| {
+            let state = state.lock();
+            state.latency.cost(state.in_flight, self.age(now))
+        })
+    }
+
+    /// Counts a request as under way.
+    pub(super) fn begin(&self, worker: WorkerId) {
+        if let Some(state) = self.workers.get(worker.0) {
+            state.lock().in_flight += 1;
+        }
+    }
+
+    /// Counts a request as done.
+    pub(super) fn end(&self, worker: WorkerId) {
+        if let Some(state) = self.workers.get(worker.0) {
+            let mut state = state.lock();
+            state.in_flight = state.in_flight.saturating_sub(1);
+        }
+    }
+
+    /// Notes how long the endpoint took to answer.
+    pub(crate) fn observe(&self, worker: WorkerId, latency: Duration, now: Instant) {
+        if let Some(state) = self.workers.get(worker.0) {
+            state.lock().latency.observe(latency, self.age(now));
+        }
+    }
+
+    /// Takes the idle connection that was used last.
+    pub(super) fn take_idle(&self, worker: WorkerId) -> Option<Http1Connection> {
+        let mut state = self.workers.get(worker.0)?.lock();
+        while let Some((connection, _)) = state.http1.pop_back() {
+            if !connection.is_closed() {
+                return Some(connection);
+            }
+        }
+        None
+    }
+
+    /// Keeps a connection for the next request; above `most` idle ones the oldest is closed.
+    pub(super) fn keep_idle(&self, worker: WorkerId, connection: Http1Connection, most: usize) {
+        let Some(state) = self.workers.get(worker.0) else { return };
+        let now = Instant::now();
+        let mut state = state.lock();
+        state.http1.push_back((connection, now));
+        // What is closed ends its task, which wants no lock of ours.
+        let surplus = if state.http1.len() > most { state.http1.pop_front() } else { None };
+        drop(state);
+        drop(surplus);
+    }
+
+    /// An HTTP/2 connection with room for one more stream.
+    pub(super) fn shared(&self, worker: WorkerId) -> Option<Http2Connection> {
+        let mut state = self.workers.get(worker.0)?.lock();
+        state.http2.retain(|connection| !connection.is_closed());
+        state.http2.iter().find(|connection| connection.has_room()).cloned()
+    }
+
+    /// Shares a new HTTP/2 connection with the worker's other requests.
+    pub(super) fn share(&self, worker: WorkerId, connection: Http2Connection) {
+        if let Some(state) = self.workers.get(worker.0) {
+            state.lock().http2.push(connection);
+        }
+    }
+
+    /// Closes connections on `worker` that were last used before `before`.
+    pub(super) fn close_idle(&self, worker: WorkerId, before: Instant) {
+        let Some(state) = self.workers.get(worker.0) else { return };
+        let mut closed = Vec::new();
+        let mut state = state.lock();
+        while state.http1.front().is_some_and(|(connection, used)| *used < before || connection.is_closed()) {
+            closed.extend(state.http1.pop_front());
+        }
+        state.http2.retain(|connection| !connection.is_closed() && !connection.is_idle_since(before));
+        drop(state);
+        drop(closed);
+    }
+
+    fn age(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.created)
+    }
+}

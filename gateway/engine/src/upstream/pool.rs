@@ -1,0 +1,278 @@
+//! Sending one request to one endpoint: on an idle connection of this worker, or on a new one.
+//!
+//! Invariant: an HTTP/1.1 connection goes back to the pool only after its response body was read to the end, and never
+//! after an upgrade was asked for. A request whose bytes may have reached the endpoint is never sent twice here.
+
+use std::{
+    error::Error as _,
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use http::{Request, Response};
+use hyper::{
+    body::Incoming,
+    client::conn::{http1, http2},
+};
+use kit_process::error::chain;
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use super::{Endpoint, Protocol, WorkerId, connect};
+use crate::{
+    body::{BodyError, RequestBody},
+    limits::Limits,
+    telemetry::ExchangeFailure,
+};
+
+/// Streams on one HTTP/2 connection before another one is opened.
+const STREAMS_PER_CONNECTION: usize = 100;
+
+/// An HTTP/1.1 connection that serves one request at a time.
+pub(super) struct Http1Connection {
+    sender: http1::SendRequest<RequestBody>,
+}
+
+impl Http1Connection {
+    pub(super) fn new(sender: http1::SendRequest<RequestBody>) -> Self {
+        Self { sender }
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.sender.is_closed()
+    }
+}
+
+/// An HTTP/2 connection that many requests of a worker share.
+#[derive(Clone)]
+pub(super) struct Http2Connection {
+    sender: http2::SendRequest<RequestBody>,
+    usage: Arc<Http2Usage>,
+}
+
+struct Http2Usage {
+    streams: AtomicUsize,
+    last_used: Mutex<Instant>,
+}
+
+impl Http2Connection {
+    pub(super) fn new(sender: http2::SendRequest<RequestBody>) -> Self {
+        let usage = Http2Usage { streams: AtomicUsize::new(0), last_used: Mutex::new(Instant::now()) };
+        Self { sender, usage: Arc::new(usage) }
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.sender.is_closed()
+    }
+
+    pub(super) fn has_room(&self) -> bool {
+        self.usage.streams.load(Ordering::Relaxed) < STREAMS_PER_CONNECTION
+    }
+
+    pub(super) fn is_idle_since(&self, before: Instant) -> bool {
+        self.usage.streams.load(Ordering::Relaxed) == 0 && *self.usage.last_used.lock() < before
+    }
+}
+
+/// A response's hold on its connection. Dropped early, it closes an HTTP/1.1 connection or resets an HTTP/2 stream.
+pub(crate) struct Lease {
+    endpoint: Arc<Endpoint>,
+    worker: WorkerId,
+    connection: Leased,
+    /// Idle connections that the endpoint keeps; 0 where this one must not be used again.
+    max_idle: usize,
+    is_reused: bool,
+}
+
+enum Leased {
+    /// None yet, or given back.
+    Nothing,
+    Http1(Http1Connection),
+    Http2(Arc<Http2Usage>),
+}
+
+impl Lease {
+    /// The connection serves no further request: its client may have sent more than the one.
+    pub(crate) fn without_reuse(mut self) -> Self {
+        self.max_idle = 0;
+        self
+    }
+
+    /// Whether the connection came from the pool.
+    pub(crate) fn is_reused(&self) -> bool {
+        self.is_reused
+    }
+
+    /// Gives the connection back: the response's body has ended.
+    pub(crate) fn finish(mut self) {
+        match std::mem::replace(&mut self.connection, Leased::Nothing) {
+            Leased::Http1(connection) if !connection.is_closed() && self.max_idle > 0 => {
+                self.endpoint.keep_idle(self.worker, connection, self.max_idle);
+            }
+            other => self.connection = other,
+        }
+    }
+}
+
+impl Lease {
+    /// Lets the connection go: closes it, or leaves it to the other streams.
+    fn release(&mut self) {
+        if let Leased::Http2(usage) = std::mem::replace(&mut self.connection, Leased::Nothing) {
+            usage.streams.fetch_sub(1, Ordering::Relaxed);
+            *usage.last_used.lock() = Instant::now();
+        }
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.release();
+        self.endpoint.end(self.worker);
+    }
+}
+
+/// Why a request got no response.
+#[derive(Debug)]
+pub(crate) struct SendError {
+    pub(crate) failure: SendFailure,
+    /// The request, where not a byte of it was sent.
+    pub(crate) unsent: Option<Box<Request<RequestBody>>>,
+}
+
+/// How it failed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SendFailure {
+    /// No connection: refused, unreachable, or not within the limit.
+    #[error("connect: {0}")]
+    Connect(io::Error),
+    /// The client's body ended early.
+    #[error("request body: {0}")]
+    Client(BodyError),
+    /// The connection ended before a whole response head.
+    #[error("{}", chain(.0))]
+    Exchange(hyper::Error),
+}
+
+impl SendFailure {
+    /// The kind of failure, for metrics and for the reply.
+    pub(crate) fn kind(&self) -> ExchangeFailure {
+        match self {
+            Self::Connect(error) => match error.kind() {
+                io::ErrorKind::TimedOut => ExchangeFailure::ConnectTimeout,
+                io::ErrorKind::ConnectionRefused => ExchangeFailure::ConnectRefused,
+                _ => ExchangeFailure::ConnectError,
+            },
+            Self::Exchange(error) if error.is_parse() => ExchangeFailure::Protocol,
+            Self::Client(_) | Self::Exchange(_) => ExchangeFailure::Reset,
+        }
+    }
+}
+
+/// Sends `request` to `endpoint`. Dropping the future gives the request up and closes its connection or stream.
+///
+/// # Errors: [`SendError`]; the request comes back where it can safely be sent elsewhere.
+pub(crate) async fn send(
+    endpoint: &Arc<Endpoint>,
+    worker: WorkerId,
+    protocol: Protocol,
+    request: Request<RequestBody>,
+    limits: &Limits,
+) -> Result<(Response<Incoming>, Lease), SendError> {
+    endpoint.begin(worker);
+    let lease = Lease {
+        endpoint: endpoint.clone(),
+        worker,
+        connection: Leased::Nothing,
+        max_idle: limits.upstream_max_idle_per_endpoint,
+        is_reused: false,
+    };
+    match protocol {
+        Protocol::Http1 => send_http1(lease, request, limits).await,
+        Protocol::Http2 => send_http2(lease, request, limits).await,
+    }
+}
+
+async fn send_http1(
+    mut lease: Lease,
+    mut request: Request<RequestBody>,
+    limits: &Limits,
+) -> Result<(Response<Incoming>, Lease), SendError> {
+    loop {
+        let idle = lease.endpoint.take_idle(lease.worker);
+        let is_reused = idle.is_some();
+        lease.is_reused = is_reused;
+        let mut connection = match idle {
+            Some(connection) => connection,
+            None => match connect::http1(&lease.endpoint, limits).await {
+                Ok(connection) => connection,
+                Err(error) => return Err(SendError::connect(error, request)),
+            },
+        };
+        // A connection comes back to the pool as its last byte is read, perhaps a moment before hyper is ready.
+        if !connection.sender.is_ready() && connection.sender.ready().await.is_err() && is_reused {
+            continue;
+        }
+        match connection.sender.try_send_request(request).await {
+            Ok(response) => {
+                lease.connection = Leased::Http1(connection);
+                return Ok((response, lease));
+            }
+            Err(mut error) => match error.take_message() {
+                // The endpoint closed an idle connection just now: the next one, or a new one, will do.
+                Some(unsent) if is_reused => request = unsent,
+                unsent => return Err(SendError::exchange(error.into_error(), unsent)),
+            },
+        }
+    }
+}
+
+async fn send_http2(
+    mut lease: Lease,
+    mut request: Request<RequestBody>,
+    limits: &Limits,
+) -> Result<(Response<Incoming>, Lease), SendError> {
+    loop {
+        let shared = lease.endpoint.shared(lease.worker);
+        let is_reused = shared.is_some();
+        lease.is_reused = is_reused;
+        let mut connection = match shared {
+            Some(connection) => connection,
+            None => match connect::http2(&lease.endpoint, limits).await {
+                Ok(connection) => {
+                    lease.endpoint.share(lease.worker, connection.clone());
+                    connection
+                }
+                Err(error) => return Err(SendError::connect(error, request)),
+            },
+        };
+        connection.usage.streams.fetch_add(1, Ordering::Relaxed);
+        lease.connection = Leased::Http2(connection.usage.clone());
+        match connection.sender.try_send_request(request).await {
+            Ok(response) => return Ok((response, lease)),
+            Err(mut error) => match error.take_message() {
+                Some(unsent) if is_reused => {
+                    lease.release();
+                    request = unsent;
+                }
+                unsent => return Err(SendError::exchange(error.into_error(), unsent)),
+            },
+        }
+    }
+}
+
+impl SendError {
+    fn connect(error: io::Error, request: Request<RequestBody>) -> Self {
+        Self { failure: SendFailure::Connect(error), unsent: Some(Box::new(request)) }
+    }
+
+    fn exchange(error: hyper::Error, unsent: Option<Request<RequestBody>>) -> Self {
+        let failure = match error.source().and_then(|source| source.downcast_ref::<BodyError>()) {
+            Some(error) => SendFailure::Client(error.clone()),
+            None => SendFailure::Exchange(error),
+        };
+        Self { failure, unsent: unsent.map(Box::new) }
+    }
+}

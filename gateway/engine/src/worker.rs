@@ -1,0 +1,214 @@
+//! Workers: one thread and one single-threaded runtime a core, each with its own sockets, connections and pools.
+//!
+//! Invariant: a connection stays on the worker that serves it. What workers share is the configuration and atomics.
+
+use std::{
+    io,
+    net::{SocketAddr, TcpListener as StdTcpListener, TcpStream as StdTcpStream},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use kit_process::drain::Drain;
+use parking_lot::Mutex;
+use rand::{SeedableRng as _, rngs::SmallRng};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::mpsc,
+    time::Instant,
+};
+
+use crate::{
+    compile::Config, connection, filter::FilterSet, limits::Limits, router::Bind, spawn::on_this_worker,
+    telemetry::Telemetry, upstream::WorkerId, watchdog::Watchdog,
+};
+
+/// Wait before accepting again after the system refused a connection (out of file descriptors, for example).
+const ACCEPT_BACKOFF: Duration = Duration::from_millis(50);
+/// How many connections a worker may have more than the least loaded one before it hands new ones over.
+const IMBALANCE: usize = 1;
+/// Commands that may wait for a worker; when it is full, connections stay where they were accepted.
+const COMMANDS: usize = 1024;
+
+/// What all workers share.
+pub(crate) struct Shared<F> {
+    pub(crate) config: ArcSwap<Config<F>>,
+    pub(crate) limits: Limits,
+    pub(crate) telemetry: Telemetry,
+    pub(crate) drain: Drain,
+    /// Connections by worker.
+    loads: Box<[AtomicUsize]>,
+}
+
+impl<F> Shared<F> {
+    pub(crate) fn new(config: Config<F>, limits: Limits, telemetry: Telemetry, drain: Drain, workers: usize) -> Self {
+        let loads = (0..workers).map(|_| AtomicUsize::new(0)).collect();
+        Self { config: ArcSwap::from_pointee(config), limits, telemetry, drain, loads }
+    }
+
+    /// Connections of all workers.
+    pub(crate) fn connections(&self) -> usize {
+        self.loads.iter().map(|load| load.load(Ordering::Relaxed)).sum()
+    }
+}
+
+/// One worker, as its connections see it.
+pub(crate) struct Worker<F> {
+    pub(crate) id: WorkerId,
+    pub(crate) shared: Arc<Shared<F>>,
+    pub(crate) watchdog: Watchdog,
+    pub(crate) rng: Mutex<SmallRng>,
+    others: Vec<mpsc::Sender<Command>>,
+}
+
+/// What a worker is told to do.
+pub(crate) enum Command {
+    /// Accept connections until `closed` is signalled.
+    Listen { socket: StdTcpListener, bind: Bind, closed: Drain },
+    /// Serve a connection that another worker accepted.
+    Serve { stream: StdTcpStream, peer: SocketAddr, bind: Bind },
+}
+
+/// Starts the workers; returns the channel of each. They end when every sender is gone.
+///
+/// # Errors: when a thread or a runtime cannot be made.
+pub(crate) fn start<F: FilterSet>(shared: &Arc<Shared<F>>) -> io::Result<Vec<mpsc::Sender<Command>>> {
+    let channels: Vec<_> = shared.loads.iter().map(|_| mpsc::channel(COMMANDS)).collect();
+    let senders: Vec<_> = channels.iter().map(|(sender, _)| sender.clone()).collect();
+    for (index, (_, commands)) in channels.into_iter().enumerate() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let worker = Arc::new(Worker {
+            id: WorkerId(index),
+            shared: shared.clone(),
+            watchdog: Watchdog::new(),
+            rng: Mutex::new(SmallRng::from_rng(&mut rand::rng())),
+            others: senders.clone(),
+        });
+        std::thread::Builder::new()
+            .name(format!("worker-{index}"))
+            .spawn(move || runtime.block_on(worker.run(commands)))?;
+    }
+    Ok(senders)
+}
+
+impl<F: FilterSet> Worker<F> {
+    async fn run(self: Arc<Self>, mut commands: mpsc::Receiver<Command>) {
+        let watch = self.clone();
+        on_this_worker(async move {
+            let idle = watch.shared.limits.upstream_idle_timeout;
+            let chores = |now: Instant| {
+                if let Some(before) = now.checked_sub(idle) {
+                    watch.shared.config.load().close_idle(watch.id, before);
+                }
+            };
+            watch.watchdog.run(&watch.shared.limits, chores).await;
+        });
+        while let Some(command) = commands.recv().await {
+            match command {
+                Command::Listen { socket, bind, closed } => {
+                    let worker = self.clone();
+                    on_this_worker(async move { worker.listen(socket, bind, closed).await });
+                }
+                Command::Serve { stream, peer, bind } => match TcpStream::from_std(stream) {
+                    Ok(stream) => self.serve(stream, peer, bind),
+                    Err(error) => tracing::warn!(%error, "connection handed over cannot be served"),
+                },
+            }
+        }
+    }
+
+    async fn listen(self: Arc<Self>, socket: StdTcpListener, bind: Bind, closed: Drain) {
+        let listener = match TcpListener::from_std(socket) {
+            Ok(listener) => listener,
+            Err(error) => {
+                tracing::error!(%error, ?bind, "socket cannot be served");
+                return;
+            }
+        };
+        loop {
+            tokio::select! {
+                biased;
+                () = closed.signaled() => break,
+                accepted = listener.accept() => self.accepted(accepted, bind).await,
+            }
+        }
+        // Closing a SO_REUSEPORT socket resets what waits in its queue, so that is served first.
+        while let Some(accepted) = futures::FutureExt::now_or_never(listener.accept()) {
+            if accepted.is_err() {
+                break;
+            }
+            self.accepted(accepted, bind).await;
+        }
+    }
+
+    async fn accepted(self: &Arc<Self>, accepted: io::Result<(TcpStream, SocketAddr)>, bind: Bind) {
+        match accepted {
+            Ok((stream, peer)) => self.place(stream, peer, bind),
+            Err(error) => {
+                tracing::warn!(%error, ?bind, "accept failed");
+                tokio::time::sleep(ACCEPT_BACKOFF).await;
+            }
+        }
+    }
+
+    /// Serves the connection here, or hands it to a worker with clearly fewer.
+    fn place(self: &Arc<Self>, stream: TcpStream, peer: SocketAddr, bind: Bind) {
+        let loads = self.shared.loads.iter().map(|load| load.load(Ordering::Relaxed));
+        let own = self.connections().load(Ordering::Relaxed);
+        let least = loads.enumerate().min_by_key(|(_, load)| *load);
+        if let Some((index, load)) = least
+            && own > load + IMBALANCE
+            && let Some(other) = self.others.get(index)
+            && let Ok(permit) = other.try_reserve()
+        {
+            match stream.into_std() {
+                Ok(stream) => permit.send(Command::Serve { stream, peer, bind }),
+                Err(error) => tracing::warn!(%error, "connection cannot be handed over"),
+            }
+            return;
+        }
+        self.serve(stream, peer, bind);
+    }
+
+    fn serve(self: &Arc<Self>, stream: TcpStream, peer: SocketAddr, bind: Bind) {
+        if self.connections().load(Ordering::Relaxed) >= self.shared.limits.max_connections_per_worker {
+            tracing::debug!(%peer, "connection refused: this worker serves as many as it may");
+            return;
+        }
+        let load = Load::new(self.clone());
+        on_this_worker(connection::serve(load, stream, peer, bind));
+    }
+
+    fn connections(&self) -> &AtomicUsize {
+        static NONE: AtomicUsize = AtomicUsize::new(0);
+        self.shared.loads.get(self.id.0).unwrap_or(&NONE)
+    }
+}
+
+/// A connection's worker; counts the connection while it lives.
+pub(crate) struct Load<F: FilterSet>(Arc<Worker<F>>);
+
+impl<F: FilterSet> Load<F> {
+    fn new(worker: Arc<Worker<F>>) -> Self {
+        worker.connections().fetch_add(1, Ordering::Relaxed);
+        Self(worker)
+    }
+}
+
+impl<F: FilterSet> std::ops::Deref for Load<F> {
+    type Target = Worker<F>;
+
+    fn deref(&self) -> &Worker<F> {
+        &self.0
+    }
+}
+
+impl<F: FilterSet> Drop for Load<F> {
+    fn drop(&mut self) {
+        self.0.connections().fetch_sub(1, Ordering::Relaxed);
+    }
+}
