@@ -4,7 +4,7 @@
 //! user's. Invariant: through [`Headers`] no filter can touch a field that frames a message, names the host, or is the
 //! gateway's own.
 
-use std::{fmt, future::Future, net::SocketAddr, num::NonZeroU16};
+use std::{fmt, future::Future, net::SocketAddr};
 
 use bytes::Bytes;
 use control_plane_model as model;
@@ -58,7 +58,7 @@ pub struct Received {
     /// Path and query, origin-form.
     pub uri: Uri,
     /// The listener's port as the Gateway names it.
-    pub listener_port: NonZeroU16,
+    pub listener_port: u16,
     /// The client's address.
     pub peer: SocketAddr,
     /// How many bytes of the path the rule's `PathPrefix` matched; `None` for every other kind of match.

@@ -1,1 +1,86 @@
-//! To be written.
+//! The filters that gateway and sidecar have in common, one a file, as one closed enum.
+//!
+//! Invariant: order comes from [`Stage`] alone. Each filter is compiled once, checked then, and cannot fail later.
+
+mod header_modifier;
+mod path;
+mod request_redirect;
+mod url_rewrite;
+
+use control_plane_model::{Filter, HostPattern};
+use gateway_engine::filter::{
+    AttemptHead, FilterSet, HttpFilter, InvalidFilter, RequestContext, ResponseHead, Stage, Verdict,
+};
+use http::HeaderValue;
+
+pub use self::{
+    header_modifier::{RequestHeaderModifier, ResponseHeaderModifier},
+    request_redirect::RequestRedirect,
+    url_rewrite::UrlRewrite,
+};
+
+/// Every filter of this crate.
+#[derive(Clone, Debug)]
+pub enum Filters {
+    /// Changes what the backend sees.
+    RequestHeaderModifier(RequestHeaderModifier),
+    /// Changes what the client sees.
+    ResponseHeaderModifier(ResponseHeaderModifier),
+    /// Answers with a redirect.
+    RequestRedirect(RequestRedirect),
+    /// Changes host and path for the backend.
+    UrlRewrite(UrlRewrite),
+}
+
+impl FilterSet for Filters {
+    fn compile(spec: &Filter) -> Result<Self, InvalidFilter> {
+        match spec {
+            Filter::RequestHeaderModifier(spec) => RequestHeaderModifier::new(spec).map(Self::RequestHeaderModifier),
+            Filter::ResponseHeaderModifier(spec) => ResponseHeaderModifier::new(spec).map(Self::ResponseHeaderModifier),
+            Filter::RequestRedirect(spec) => RequestRedirect::new(spec).map(Self::RequestRedirect),
+            Filter::UrlRewrite(spec) => UrlRewrite::new(spec).map(Self::UrlRewrite),
+        }
+    }
+}
+
+/// Calls the same method of whichever filter it is.
+macro_rules! each {
+    ($self:ident, $filter:ident => $call:expr) => {
+        match $self {
+            Self::RequestHeaderModifier($filter) => $call,
+            Self::ResponseHeaderModifier($filter) => $call,
+            Self::RequestRedirect($filter) => $call,
+            Self::UrlRewrite($filter) => $call,
+        }
+    };
+}
+
+impl HttpFilter for Filters {
+    fn stage(&self) -> Stage {
+        each!(self, filter => filter.stage())
+    }
+
+    async fn on_request(&self, request: &mut RequestContext<'_>) -> Verdict {
+        each!(self, filter => filter.on_request(request).await)
+    }
+
+    fn on_attempt(&self, attempt: &mut AttemptHead<'_>) {
+        each!(self, filter => filter.on_attempt(attempt));
+    }
+
+    fn on_response(&self, response: &mut ResponseHead<'_>) {
+        each!(self, filter => filter.on_response(response));
+    }
+}
+
+/// A host that a filter writes, without port.
+fn host(text: &str) -> Result<HeaderValue, InvalidFilter> {
+    let invalid = || InvalidFilter::Host(text.to_owned());
+    match HostPattern::parse(text) {
+        Ok(HostPattern::Exact(host)) => HeaderValue::from_str(&host).map_err(|_| invalid()),
+        _ => Err(invalid()),
+    }
+}
+
+#[cfg(test)]
+mod tests;
