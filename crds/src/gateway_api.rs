@@ -5,6 +5,7 @@
 
 #![allow(
     missing_docs,
+    clippy::all,
     clippy::pedantic,
     rustdoc::all,
     reason = "generated from upstream's schemas, whose names and texts are not ours to change"

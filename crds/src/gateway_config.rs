@@ -26,29 +26,16 @@ use serde::{Deserialize, Serialize};
     namespaced,
     status = "GatewayConfigStatus",
     derive = "Default",
-    derive = "PartialEq",
     doc = "GatewayConfig says how the proxies of a Gateway are run: how many, with which resources, behind which kind of Service, and what they log and trace. A GatewayClass names one for all of its Gateways (spec.parametersRef), a Gateway names one for itself (spec.infrastructure.parametersRef); of both, the Gateway's is used, whole.",
-    crates(kube_core = "::kube_core"),
-    printcolumn(
-        name = "Replicas",
-        type_ = "integer",
-        json_path = ".spec.replicas",
-        description = "Proxies per Gateway; empty where an autoscaler decides"
-    ),
-    printcolumn(
-        name = "Service",
-        type_ = "string",
-        json_path = ".spec.service.type",
-        description = "Kind of Service in front of the proxies"
-    ),
-    printcolumn(
-        name = "Accepted",
-        type_ = "string",
-        json_path = ".status.conditions[?(@.type==\"Accepted\")].status",
-        description = "Whether a Gateway or a GatewayClass uses it as it is"
-    ),
-    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+    crates(kube_core = "::kube_core")
 )]
+#[kube(
+    printcolumn = r#"{"name": "Replicas", "type": "integer", "jsonPath": ".spec.replicas", "description": "Proxies per Gateway; empty where an autoscaler decides"}"#,
+    printcolumn = r#"{"name": "Service", "type": "string", "jsonPath": ".spec.service.type", "description": "Kind of Service in front of the proxies"}"#,
+    printcolumn = r#"{"name": "Accepted", "type": "string", "jsonPath": ".status.conditions[?(@.type==\"Accepted\")].status", "description": "Whether the Gateways that name it are run as it says"}"#,
+    printcolumn = r#"{"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"}"#
+)]
+#[kube(derive = "PartialEq")]
 pub struct GatewayConfigSpec {
     /// Number of proxies for each Gateway. Where it is absent, a Deployment starts with one and its count is left alone, so
     /// that a HorizontalPodAutoscaler may set it.
@@ -73,21 +60,19 @@ pub struct GatewayConfigSpec {
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[x_kube(
     crates(kube_core = "::kube_core"),
-    validation = Rule::new("!has(self.requests) || !has(self.limits) || self.requests.all(name, !(name in self.limits) || !isQuantity(string(self.requests[name])) || !isQuantity(string(self.limits[name])) || quantity(string(self.requests[name])).compareTo(quantity(string(self.limits[name]))) <= 0)")
+    validation = Rule::new("!has(self.requests) || !has(self.limits) || ['cpu', 'memory'].all(name, \
+         !(name in self.requests) || !(name in self.limits) || \
+         quantity(string(self.requests[name])).compareTo(quantity(string(self.limits[name]))) <= 0)")
         .message("a request must not be above its limit")
 )]
 pub struct Resources {
     /// What the scheduler sets aside for one proxy.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(extend("maxProperties" = 16))]
-    #[x_kube(validation = Rule::new("self.all(name, isQuantity(string(self[name])))")
-        .message("want quantities, such as 500m, 1 or 128Mi"))]
+    #[schemars(schema_with = "quantities")]
     pub requests: BTreeMap<String, IntOrString>,
     /// What one proxy may use at most. A CPU limit throttles, which shows in the tail of latency: think twice.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(extend("maxProperties" = 16))]
-    #[x_kube(validation = Rule::new("self.all(name, isQuantity(string(self[name])))")
-        .message("want quantities, such as 500m, 1 or 128Mi"))]
+    #[schemars(schema_with = "quantities")]
     pub limits: BTreeMap<String, IntOrString>,
 }
 
@@ -103,6 +88,19 @@ impl Resources {
         };
         ResourceRequirements { requests: quantities(&self.requests), limits: quantities(&self.limits), claims: None }
     }
+}
+
+/// A map of quantities, as controller-gen writes one. (CEL's `isQuantity` over the whole map is above the API server's
+/// budget, as it takes a number or text for text of any length.)
+fn quantities(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    schemars::json_schema!({
+        "type": "object",
+        "maxProperties": 16,
+        "additionalProperties": {
+            "pattern": r"^([0-9]+(\.[0-9]*)?|\.[0-9]+)([KMGTPE]i|[numkMGTPE]|[eE][+-]?[0-9]+)?$",
+            "x-kubernetes-int-or-string": true,
+        },
+    })
 }
 
 /// The Service in front of the proxies.

@@ -1,0 +1,31 @@
+{{- /* The name of everything in the release's namespace. The Service's is part of the proxies' address of discovery. */ -}}
+{{- define "nebula.name" -}}
+{{- printf "%s-control-plane" (.Release.Name | trunc 48 | trimSuffix "-") -}}
+{{- end -}}
+
+{{- /* The name of what has no namespace, so that a second control plane fits beside the first. */ -}}
+{{- define "nebula.clusterName" -}}
+{{- printf "%s:%s" .Release.Namespace (include "nebula.name" .) -}}
+{{- end -}}
+
+{{- /* What selects the control plane's pods. It must never change: a Deployment's selector is fixed. */ -}}
+{{- define "nebula.selector" -}}
+app.kubernetes.io/name: nebula-control-plane
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end -}}
+
+{{- define "nebula.labels" -}}
+{{ include "nebula.selector" . }}
+app.kubernetes.io/component: control-plane
+app.kubernetes.io/part-of: nebula
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+{{- end -}}
+
+{{- /* A whole image reference, from (list . "name"). */ -}}
+{{- define "nebula.image" -}}
+{{- $ := index . 0 -}}
+{{- $image := $.Values.image -}}
+{{- with $image.registry }}{{ . }}/{{ end }}{{ index . 1 }}:{{ $image.tag | default $.Chart.AppVersion }}
+{{- end -}}
