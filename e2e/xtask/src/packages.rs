@@ -20,15 +20,26 @@ const NEEDED: &[(&str, &str)] = &[
     ("/usr/bin/openssl", "openssl"),
 ];
 
-/// Installs what is missing; does nothing (and needs no network) when all is there.
+/// Installs what is missing for the cluster; does nothing (and needs no network) when all is there.
 ///
 /// # Errors: not root, or the packages cannot be installed.
 pub fn install_missing() -> Result<()> {
-    let mut missing: Vec<&str> =
-        NEEDED.iter().filter(|(file, _)| !Path::new(file).exists()).map(|(_, package)| *package).collect();
-    if shell::find_program("ip").is_none() {
-        missing.push("iproute2");
-    }
+    let ip = if shell::find_program("ip").is_none() { Some("iproute2") } else { None };
+    install_packages(missing(NEEDED).chain(ip).collect())
+}
+
+/// Installs those of `needed` (a file that proves the package, and the package) that are missing.
+///
+/// # Errors: not root, or the packages cannot be installed.
+pub fn install(needed: &[(&str, &'static str)]) -> Result<()> {
+    install_packages(missing(needed).collect())
+}
+
+fn missing<'a>(needed: &'a [(&str, &'static str)]) -> impl Iterator<Item = &'static str> + use<'a> {
+    needed.iter().filter(|(file, _)| !Path::new(file).exists()).map(|(_, package)| *package)
+}
+
+fn install_packages(missing: Vec<&str>) -> Result<()> {
     if missing.is_empty() {
         return Ok(());
     }

@@ -1,0 +1,27 @@
+//! `cargo xtask bench`: the product beside its peers, in one run on one machine.
+//! Invariant: subjects take turns in every round, each turn checks its answers, and every process is stopped by its id.
+
+mod gateway;
+mod load;
+mod processes;
+mod report;
+mod subjects;
+
+use anyhow::Result;
+use clap::Subcommand;
+
+use crate::settings::Settings;
+
+/// What can be measured.
+#[derive(Subcommand)]
+pub enum Command {
+    /// Requests a second, CPU and latency beside nginx, HAProxy, Envoy and pingora-proxy.
+    Gateway(gateway::Options),
+}
+
+/// Measures, prints a table and writes JSON below `target/bench` of the checkout.
+pub fn run(settings: &Settings, command: &Command) -> Result<()> {
+    match command {
+        Command::Gateway(options) => gateway::run(settings, options),
+    }
+}
