@@ -3,7 +3,7 @@
 //! Invariant: it shows no secret. A request that names another host than this machine is refused: a web page must not
 //! reach it through a name that it makes point here (DNS rebinding).
 
-use std::{net::SocketAddr, sync::Arc};
+use std::net::SocketAddr;
 
 use axum::{
     Json, Router,
@@ -15,7 +15,7 @@ use axum::{
 };
 use kit_process::tasks::Tasks;
 
-use crate::{Engine, problems::Problem, problems::Problems};
+use crate::{engine::Proxy, problems::Problem, problems::Problems};
 
 /// Why the admin port does not open.
 #[derive(Debug, thiserror::Error)]
@@ -30,7 +30,7 @@ pub struct BindError {
 
 #[derive(Clone)]
 struct Admin {
-    engine: Arc<Engine>,
+    proxy: Proxy,
     problems: Problems,
 }
 
@@ -39,7 +39,7 @@ struct Admin {
 /// # Errors: [`BindError`] where the address cannot be bound.
 pub async fn serve(
     address: SocketAddr,
-    engine: Arc<Engine>,
+    proxy: Proxy,
     problems: Problems,
     tasks: &Tasks,
 ) -> Result<SocketAddr, BindError> {
@@ -51,7 +51,7 @@ pub async fn serve(
         .route("/config", get(config))
         .route("/problems", get(list_problems))
         .layer(middleware::from_fn(only_this_machine))
-        .with_state(Admin { engine, problems });
+        .with_state(Admin { proxy, problems });
     // It answers through the drain and ends with the runtime.
     let server = async move {
         if let Err(error) = axum::serve(listener, router).await {
@@ -69,7 +69,7 @@ Nebula gateway
 ";
 
 async fn config(State(admin): State<Admin>) -> Json<serde_json::Value> {
-    Json(admin.engine.dump())
+    Json(admin.proxy.dump().await)
 }
 
 async fn list_problems(State(admin): State<Admin>) -> Json<Vec<Problem>> {

@@ -15,10 +15,10 @@ use kit_process::{
 use prometheus_client::registry::Registry;
 
 use crate::{
-    Engine, admin,
+    admin,
     config::{Settings, Source},
     demo,
-    engine::start_engine,
+    engine::{self, Proxy},
     problems::Problems,
     source::{
         discovery,
@@ -42,8 +42,8 @@ pub enum StartError {
         source: telemetry::BindError,
     },
     /// The engine.
-    #[error("engine does not start")]
-    Engine(#[source] Box<dyn std::error::Error + Send + Sync>),
+    #[error(transparent)]
+    Engine(#[from] engine::StartError),
     /// The demo backend.
     #[error("demo backend finds no free loopback port")]
     Demo(#[source] io::Error),
@@ -78,13 +78,13 @@ pub async fn run(
     readiness.pending(discovery::SYNC, "no configuration yet");
     let problems = Problems::default();
 
-    let engine = Arc::new(start_engine(&settings, &mut registry).map_err(StartError::Engine)?);
+    let proxy = Proxy::start(&settings, &mut registry, &tasks)?;
     let discovery_metrics = match settings.source {
         Source::Discovery(_) => Some(discovery::Metrics::register(&mut registry)),
         Source::Files(_) => None,
     };
     // Before any background task: a task that outlives an error here would hold the process.
-    admin::serve(settings.admin_address, engine.clone(), problems.clone(), &tasks).await?;
+    admin::serve(settings.admin_address, proxy.clone(), problems.clone(), &tasks).await?;
     telemetry::serve(settings.telemetry_address, Arc::new(registry), readiness.clone(), &tasks)
         .await
         .map_err(|source| StartError::Telemetry { source })?;
@@ -92,13 +92,13 @@ pub async fn run(
     match (&settings.source, discovery_metrics) {
         (Source::Discovery(options), metrics) => {
             let metrics = metrics.unwrap_or_default();
-            let sink = discovery::Sink { engine: engine.clone(), readiness, problems, metrics };
+            let sink = discovery::Sink { proxy: proxy.clone(), readiness, problems, metrics };
             let stream = discovery::run(options.clone(), settings.proxy.clone(), sink, tasks.drain().clone());
             tasks.spawn("discovery", stream);
         }
         (Source::Files(root), _) => {
             let demo_address = demo::serve(&tasks).await.map_err(StartError::Demo)?;
-            let source = FilesSource::start(root.clone(), engine.clone(), problems, demo_address).await?;
+            let source = FilesSource::start(root.clone(), proxy.clone(), problems, demo_address).await?;
             if let Some((listener, error)) = source.refused_listeners().next() {
                 return Err(StartError::Listener {
                     listener: listener.key.to_string(),
@@ -113,11 +113,11 @@ pub async fn run(
     }
 
     terminated.await;
-    end(&settings, &engine, trigger, &tasks).await;
+    end(&settings, &proxy, trigger, &tasks).await;
     Ok(())
 }
 
-async fn end(settings: &Settings, engine: &Engine, trigger: drain::DrainTrigger, tasks: &Tasks) {
+async fn end(settings: &Settings, proxy: &Proxy, trigger: drain::DrainTrigger, tasks: &Tasks) {
     tracing::info!(
         delay_seconds = settings.drain_delay.as_secs_f64(),
         limit_seconds = settings.drain_timeout.as_secs_f64(),
@@ -126,7 +126,7 @@ async fn end(settings: &Settings, engine: &Engine, trigger: drain::DrainTrigger,
     // Readiness fails from here on; connections still come until everyone has noticed.
     trigger.start();
     tokio::time::sleep(settings.drain_delay).await;
-    engine.drain(settings.drain_timeout).await;
+    proxy.end(settings.drain_timeout).await;
     tasks.finished(TASKS_LIMIT).await;
     tracing::info!("ended");
 }

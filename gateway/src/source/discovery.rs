@@ -1,7 +1,5 @@
 //! Cluster mode: serves what the control plane sends, and goes on with it while the control plane is away.
 
-use std::sync::Arc;
-
 use control_plane_model::Delta;
 use control_plane_wire::{ClientOptions, Connection, DeltaSink, Refused};
 use kit_process::{drain::Drain, telemetry::Readiness};
@@ -11,8 +9,8 @@ use prometheus_client::{
 };
 
 use crate::{
-    Engine,
     config::Discovery,
+    engine::Proxy,
     problems::{Problem, Problems},
 };
 
@@ -40,7 +38,7 @@ impl Metrics {
 /// Takes what comes from the control plane.
 pub struct Sink {
     /// What is changed.
-    pub engine: Arc<Engine>,
+    pub proxy: Proxy,
     /// Waits for [`SYNC`].
     pub readiness: Readiness,
     /// Where the lost connection is told.
@@ -51,7 +49,7 @@ pub struct Sink {
 
 impl DeltaSink for Sink {
     async fn apply(&self, delta: Delta) -> Vec<Refused> {
-        let refused = self.engine.apply(delta).await;
+        let refused = self.proxy.apply(delta).await;
         refused.into_iter().map(|refused| Refused { key: refused.key, error: refused.error }).collect()
     }
 

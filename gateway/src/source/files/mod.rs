@@ -12,11 +12,10 @@ mod read;
 mod watch;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
     net::SocketAddr,
     path::{Path, PathBuf},
-    sync::Arc,
     time::Duration,
 };
 
@@ -25,7 +24,7 @@ use kit_process::drain::Drain;
 use tokio::time::sleep;
 
 use self::{folder::Files, inputs::Inputs, watch::Watch};
-use crate::{Engine, problems::Problem, problems::Problems};
+use crate::{engine::Proxy, problems::Problem, problems::Problems};
 
 /// How long to wait before a file that vanished, or is empty all of a sudden, is believed to be so.
 const SECOND_LOOK: Duration = Duration::from_millis(60);
@@ -60,7 +59,7 @@ pub struct FilesSource {
     root: PathBuf,
     watch: Watch,
     inputs: Inputs,
-    engine: Arc<Engine>,
+    proxy: Proxy,
     problems: Problems,
     /// What the engine refuses.
     refused: BTreeMap<ResourceKey, String>,
@@ -69,12 +68,12 @@ pub struct FilesSource {
 }
 
 impl FilesSource {
-    /// Reads `root` and brings `engine` to it. What is wrong with single files or objects is told, not an error.
+    /// Reads `root` and brings `proxy` to it. What is wrong with single files or objects is told, not an error.
     ///
     /// # Errors: [`FolderError`] where the folder cannot be listed.
     pub async fn start(
         root: PathBuf,
-        engine: Arc<Engine>,
+        proxy: Proxy,
         problems: Problems,
         demo_address: SocketAddr,
     ) -> Result<Self, FolderError> {
@@ -82,7 +81,7 @@ impl FilesSource {
         let mut source = Self {
             watch,
             inputs: Inputs::new(demo_address),
-            engine,
+            proxy,
             problems,
             refused: BTreeMap::new(),
             folder_problem: None,
@@ -105,7 +104,10 @@ impl FilesSource {
             };
             tokio::select! {
                 () = self.watch.changed() => self.refresh().await,
-                () = retry => self.retry_listeners().await,
+                () = retry => {
+                    self.apply(Delta::default()).await;
+                    self.tell();
+                }
                 () = drain.signaled() => return,
             }
         }
@@ -166,20 +168,21 @@ impl FilesSource {
         self.tell();
     }
 
-    async fn apply(&mut self, delta: Delta) {
-        for key in delta.removed.iter().cloned().chain(delta.upserted.iter().map(Resource::key)) {
-            self.refused.remove(&key);
-        }
-        let refused = self.engine.apply(delta).await;
-        self.refused.extend(refused.into_iter().map(|refused| (refused.key, refused.error)));
-    }
-
-    async fn retry_listeners(&mut self) {
-        let keys: Vec<_> = self.refused_listeners().map(|(listener, _)| listener.key.clone()).collect();
+    async fn apply(&mut self, mut delta: Delta) {
+        // What was refused is tried again with every change: a port may be free by now.
+        let touched: BTreeSet<_> = delta.removed.iter().cloned().chain(delta.upserted.iter().map(Resource::key)).collect();
         let listeners = &self.inputs.snapshot().listeners;
-        let upserted = keys.iter().filter_map(|key| listeners.get(key)).cloned().map(Resource::Listener).collect();
-        self.apply(Delta { upserted, removed: Vec::new() }).await;
-        self.tell();
+        let again = std::mem::take(&mut self.refused).into_iter().filter(|(key, _)| !touched.contains(key));
+        for (key, error) in again {
+            match &key {
+                ResourceKey::Listener(listener) => {
+                    delta.upserted.extend(listeners.get(listener).cloned().map(Resource::Listener));
+                }
+                _ => drop(self.refused.insert(key, error)),
+            }
+        }
+        let refused = self.proxy.apply(delta).await;
+        self.refused.extend(refused.into_iter().map(|refused| (refused.key, refused.error)));
     }
 
     /// Publishes what is wrong, and logs what is new in it.
