@@ -16,26 +16,26 @@ use crate::names::NAMES;
 /// The Gateway API release that the types, and the chart `nebula-crds`, are made from.
 pub const RELEASE: &str = "v1.6.3";
 
-struct Kind {
+struct Definition {
     /// As Kubernetes spells it.
-    kind: &'static str,
+    name: &'static str,
     plural: &'static str,
     /// The storage version, so that watch caches need no conversion.
     version: &'static str,
     module: &'static str,
 }
 
-const KINDS: &[Kind] = &[
-    Kind { kind: "GatewayClass", plural: "gatewayclasses", version: "v1", module: "gateway_class" },
-    Kind { kind: "Gateway", plural: "gateways", version: "v1", module: "gateway" },
-    Kind { kind: "ListenerSet", plural: "listenersets", version: "v1", module: "listener_set" },
-    Kind { kind: "HTTPRoute", plural: "httproutes", version: "v1", module: "http_route" },
-    Kind { kind: "GRPCRoute", plural: "grpcroutes", version: "v1", module: "grpc_route" },
-    Kind { kind: "TLSRoute", plural: "tlsroutes", version: "v1", module: "tls_route" },
-    Kind { kind: "TCPRoute", plural: "tcproutes", version: "v1", module: "tcp_route" },
-    Kind { kind: "UDPRoute", plural: "udproutes", version: "v1", module: "udp_route" },
-    Kind { kind: "BackendTLSPolicy", plural: "backendtlspolicies", version: "v1", module: "backend_tls_policy" },
-    Kind { kind: "ReferenceGrant", plural: "referencegrants", version: "v1beta1", module: "reference_grant" },
+const DEFINITIONS: &[Definition] = &[
+    Definition { name: "GatewayClass", plural: "gatewayclasses", version: "v1", module: "gateway_class" },
+    Definition { name: "Gateway", plural: "gateways", version: "v1", module: "gateway" },
+    Definition { name: "ListenerSet", plural: "listenersets", version: "v1", module: "listener_set" },
+    Definition { name: "HTTPRoute", plural: "httproutes", version: "v1", module: "http_route" },
+    Definition { name: "GRPCRoute", plural: "grpcroutes", version: "v1", module: "grpc_route" },
+    Definition { name: "TLSRoute", plural: "tlsroutes", version: "v1", module: "tls_route" },
+    Definition { name: "TCPRoute", plural: "tcproutes", version: "v1", module: "tcp_route" },
+    Definition { name: "UDPRoute", plural: "udproutes", version: "v1", module: "udp_route" },
+    Definition { name: "BackendTLSPolicy", plural: "backendtlspolicies", version: "v1", module: "backend_tls_policy" },
+    Definition { name: "ReferenceGrant", plural: "referencegrants", version: "v1beta1", module: "reference_grant" },
 ];
 
 /// What stands for kopium's enum of status codes, see [`is_status_code`].
@@ -56,9 +56,9 @@ struct Type {
 pub fn generate(kopium: &Path, crds: &Path, out: &Path) -> anyhow::Result<()> {
     let mut types = BTreeMap::new();
     let mut order = Vec::new();
-    for kind in KINDS {
-        let source = run_kopium(kopium, crds, kind)?;
-        parse(&source, kind, &mut types, &mut order)?;
+    for definition in DEFINITIONS {
+        let source = run_kopium(kopium, crds, definition)?;
+        parse(&source, definition, &mut types, &mut order)?;
     }
     let names = name_all(&types, &order)?;
     let mut modules: BTreeMap<&str, String> = BTreeMap::new();
@@ -87,12 +87,12 @@ pub fn generate(kopium: &Path, crds: &Path, out: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn run_kopium(kopium: &Path, crds: &Path, kind: &Kind) -> anyhow::Result<String> {
-    let file = crds.join(format!("gateway.networking.k8s.io_{}.yaml", kind.plural));
+fn run_kopium(kopium: &Path, crds: &Path, definition: &Definition) -> anyhow::Result<String> {
+    let file = crds.join(format!("gateway.networking.k8s.io_{}.yaml", definition.plural));
     let output = Command::new(kopium)
         .arg("--filename")
         .arg(&file)
-        .args(["--api-version", kind.version, "--schema=disabled", "--docs", "--hide-prelude"])
+        .args(["--api-version", definition.version, "--schema=disabled", "--docs", "--hide-prelude"])
         .args(["--derive=Default", "--derive=PartialEq", "--derive=@enum:simple=Copy", "--derive=@enum:simple=Eq"])
         .args(["--derive=@enum:simple=Hash", "--smart-derive-elision"])
         .output()
@@ -101,7 +101,12 @@ fn run_kopium(kopium: &Path, crds: &Path, kind: &Kind) -> anyhow::Result<String>
     String::from_utf8(output.stdout).context("kopium's output")
 }
 
-fn parse(source: &str, kind: &Kind, types: &mut BTreeMap<String, Type>, order: &mut Vec<String>) -> anyhow::Result<()> {
+fn parse(
+    source: &str,
+    definition: &Definition,
+    types: &mut BTreeMap<String, Type>,
+    order: &mut Vec<String>,
+) -> anyhow::Result<()> {
     let mut lines: Vec<String> = Vec::new();
     let mut name = None;
     for line in source.lines().map(str::trim_end) {
@@ -116,7 +121,7 @@ fn parse(source: &str, kind: &Kind, types: &mut BTreeMap<String, Type>, order: &
         if line.starts_with("#[kube(group") {
             lines.push(format!(
                 r#"#[kube(group = "gateway.networking.k8s.io", version = "{}", kind = "{}", plural = "{}")]"#,
-                kind.version, kind.kind, kind.plural
+                definition.version, definition.name, definition.plural
             ));
             lines.push(r#"#[kube(crates(kube_core = "::kube_core"))]"#.to_owned());
             continue;
@@ -125,12 +130,12 @@ fn parse(source: &str, kind: &Kind, types: &mut BTreeMap<String, Type>, order: &
         if line == "}" || line.ends_with("{}") && starts.is_some() {
             let name = name.take().context("a body without a head")?;
             let is_enum = lines.iter().any(|line| line.starts_with("pub enum"));
-            let item = Type { module: kind.module, lines: std::mem::take(&mut lines), is_enum };
+            let item = Type { module: definition.module, lines: std::mem::take(&mut lines), is_enum };
             ensure!(types.insert(name.clone(), item).is_none(), "kopium wrote {name} twice");
             order.push(name);
         }
     }
-    ensure!(lines.is_empty(), "{}: text after the last type: {lines:?}", kind.kind);
+    ensure!(lines.is_empty(), "{}: text after the last type: {lines:?}", definition.name);
     Ok(())
 }
 
@@ -151,8 +156,10 @@ fn name_all(types: &BTreeMap<String, Type>, order: &[String]) -> anyhow::Result<
             names.insert(old.clone(), INTEGER.to_owned());
             continue;
         }
-        if let Some(kind) = KINDS.iter().find(|kind| old.eq_ignore_ascii_case(&format!("{}Spec", kind.kind))) {
-            names.insert(old.clone(), format!("{}Spec", kind.kind));
+        if let Some(definition) =
+            DEFINITIONS.iter().find(|definition| old.eq_ignore_ascii_case(&format!("{}Spec", definition.name)))
+        {
+            names.insert(old.clone(), format!("{}Spec", definition.name));
             continue;
         }
         let candidates: Vec<&str> = by_shape.get(&shape(types, old)).into_iter().flatten().copied().collect();
