@@ -1,0 +1,18 @@
+//! Drives the real gateway binary: files in, bytes on sockets out.
+
+#[cfg(test)]
+mod admin;
+#[cfg(test)]
+mod failures;
+#[cfg(test)]
+mod harness;
+#[cfg(test)]
+mod process;
+#[cfg(test)]
+mod protocols;
+#[cfg(test)]
+mod quickstart;
+#[cfg(test)]
+mod reload;
+#[cfg(test)]
+mod tls;
