@@ -1,0 +1,158 @@
+//! Who a proxy is, by its projected ServiceAccount token: TokenReview, then the ServiceAccount's Gateway.
+//!
+//! Invariant: a token counts only when the API server confirms it for our own audience, and names a ServiceAccount
+//! that the provisioner made for a Gateway. Tokens are never logged or kept: the cache holds their SHA-256.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use arc_swap::ArcSwap;
+use control_plane_model::{GatewayKey, ObjectName};
+use control_plane_wire::server::{AuthenticationError, Authenticator, ProxyIdentity};
+use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec, TokenReviewStatus};
+use kube::{Api, Client, api::PostParams};
+use parking_lot::Mutex;
+use sha2::{Digest as _, Sha256};
+use tokio::time::Instant;
+
+use crate::kubernetes::describe;
+
+/// The audience that a token must be made for.
+pub const AUDIENCE: &str = "nebula-control-plane";
+/// How long a confirmed token counts without being asked about again.
+const CACHE_LIFETIME: Duration = Duration::from_secs(30);
+/// Most tokens that are remembered; past it the cache starts anew.
+const CACHE_SIZE: usize = 4096;
+const REVIEW_TIMEOUT: Duration = Duration::from_secs(10);
+const POD_NAME: &str = "authentication.kubernetes.io/pod-name";
+
+/// The Gateways by the ServiceAccount that the provisioner made for each. Readers see one whole version.
+pub type ServiceAccounts = Arc<ArcSwap<HashMap<ObjectName, GatewayKey>>>;
+
+/// A confirmed caller.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Caller {
+    service_account: ObjectName,
+    pod: String,
+}
+
+/// Asks the API server about tokens.
+pub struct TokenAuthenticator {
+    reviews: Api<TokenReview>,
+    service_accounts: ServiceAccounts,
+    confirmed: Mutex<HashMap<[u8; 32], (Caller, Instant)>>,
+}
+
+impl TokenAuthenticator {
+    /// Knows the Gateways of `service_accounts`, as they are when a proxy connects.
+    pub fn new(client: Client, service_accounts: ServiceAccounts) -> Self {
+        Self { reviews: Api::all(client), service_accounts, confirmed: Mutex::default() }
+    }
+
+    fn remembered(&self, digest: &[u8; 32]) -> Option<Caller> {
+        let now = Instant::now();
+        self.confirmed.lock().get(digest).filter(|(_, until)| now < *until).map(|(caller, _)| caller.clone())
+    }
+
+    fn remember(&self, digest: [u8; 32], caller: Caller) {
+        let now = Instant::now();
+        let mut confirmed = self.confirmed.lock();
+        if confirmed.len() >= CACHE_SIZE {
+            confirmed.retain(|_, (_, until)| now < *until);
+        }
+        if confirmed.len() >= CACHE_SIZE {
+            confirmed.clear();
+        }
+        confirmed.insert(digest, (caller, now + CACHE_LIFETIME));
+    }
+
+    async fn review(&self, token: &str) -> Result<Caller, AuthenticationError> {
+        let spec = TokenReviewSpec { token: Some(token.to_owned()), audiences: Some(vec![AUDIENCE.to_owned()]) };
+        let review = TokenReview { spec, ..TokenReview::default() };
+        let params = PostParams::default();
+        let create = self.reviews.create(&params, &review);
+        let answer = match tokio::time::timeout(REVIEW_TIMEOUT, create).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(error)) => return Err(AuthenticationError::Unavailable(describe(&error))),
+            Err(_) => return Err(AuthenticationError::Unavailable("the API server does not answer".to_owned())),
+        };
+        caller(&answer.status.unwrap_or_default()).map_err(|why| AuthenticationError::Invalid(why.to_owned()))
+    }
+}
+
+/// Reads the API server's verdict.
+fn caller(status: &TokenReviewStatus) -> Result<Caller, &'static str> {
+    if status.authenticated != Some(true) {
+        return Err("the API server does not confirm the token");
+    }
+    if !status.audiences.iter().flatten().any(|audience| audience == AUDIENCE) {
+        return Err("the token is for another audience");
+    }
+    let user = status.user.as_ref().ok_or("the token names no user")?;
+    let username = user.username.as_deref().unwrap_or_default();
+    let service_account = username.strip_prefix("system:serviceaccount:").and_then(|rest| rest.split_once(':'));
+    let (namespace, name) = service_account.ok_or("the token is not a ServiceAccount's")?;
+    let pods = user.extra.as_ref().and_then(|extra| extra.get(POD_NAME));
+    let pod = pods.and_then(|pods| pods.first()).ok_or("the token is not bound to a pod")?;
+    Ok(Caller { service_account: ObjectName::new(namespace, name), pod: pod.clone() })
+}
+
+impl Authenticator for TokenAuthenticator {
+    async fn authenticate(&self, token: &str) -> Result<ProxyIdentity, AuthenticationError> {
+        let digest: [u8; 32] = Sha256::digest(token.as_bytes()).into();
+        let caller = if let Some(caller) = self.remembered(&digest) {
+            caller
+        } else {
+            let caller = self.review(token).await?;
+            self.remember(digest, caller.clone());
+            caller
+        };
+        let accounts = self.service_accounts.load();
+        let gateway = accounts.get(&caller.service_account).cloned().ok_or_else(|| {
+            AuthenticationError::Invalid(format!("ServiceAccount {} belongs to no Gateway", caller.service_account))
+        })?;
+        Ok(ProxyIdentity { gateway, pod: caller.pod })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::authentication::v1::UserInfo;
+
+    use super::*;
+
+    fn confirmed(username: &str, audience: &str, pod: Option<&str>) -> TokenReviewStatus {
+        TokenReviewStatus {
+            authenticated: Some(true),
+            audiences: Some(vec![audience.to_owned()]),
+            user: Some(UserInfo {
+                username: Some(username.to_owned()),
+                extra: pod.map(|pod| [(POD_NAME.to_owned(), vec![pod.to_owned()])].into()),
+                ..UserInfo::default()
+            }),
+            error: None,
+        }
+    }
+
+    #[test]
+    fn a_pods_own_token_for_our_audience_names_its_service_account() {
+        let status = confirmed("system:serviceaccount:infra:edge-nebula", AUDIENCE, Some("edge-0"));
+        let want = Caller { service_account: ObjectName::new("infra", "edge-nebula"), pod: "edge-0".to_owned() };
+        assert_eq!(caller(&status), Ok(want));
+    }
+
+    #[test]
+    fn anything_less_is_refused() {
+        let user = "system:serviceaccount:infra:edge-nebula";
+        for (status, why) in [
+            (TokenReviewStatus::default(), "the API server does not confirm the token"),
+            (confirmed(user, "https://kubernetes.default.svc", Some("p")), "the token is for another audience"),
+            (confirmed("alice", AUDIENCE, Some("p")), "the token is not a ServiceAccount's"),
+            (confirmed("system:serviceaccount:infra", AUDIENCE, Some("p")), "the token is not a ServiceAccount's"),
+            (confirmed(user, AUDIENCE, None), "the token is not bound to a pod"),
+        ] {
+            assert_eq!(caller(&status), Err(why));
+        }
+        let unconfirmed = TokenReviewStatus { authenticated: Some(false), ..confirmed(user, AUDIENCE, Some("p")) };
+        assert_eq!(caller(&unconfirmed), Err("the API server does not confirm the token"));
+    }
+}

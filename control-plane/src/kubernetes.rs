@@ -1,0 +1,38 @@
+//! Small facts about talking to the API server that several modules share.
+
+use std::fmt::Write as _;
+
+/// Who owns the fields that we apply.
+pub const FIELD_MANAGER: &str = "nebula";
+/// Label on everything that the control plane makes.
+pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
+/// Value of [`MANAGED_BY`].
+pub const MANAGER: &str = "nebula";
+
+/// Whether the API server answered with this HTTP status.
+pub fn is_status(error: &kube::Error, code: u16) -> bool {
+    matches!(error, kube::Error::Api(status) if status.code == code)
+}
+
+/// One line about what went wrong, shorter than the error's own text, which repeats the whole answer.
+pub fn describe(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) => {
+            let mut text = status.message.clone();
+            if text.is_empty() {
+                text.clone_from(&status.reason);
+            }
+            // Writing to a String cannot fail.
+            let _ = write!(text, " ({})", status.code);
+            text
+        }
+        other => kit_process::error::chain(other),
+    }
+}
+
+/// What a request that took too long counts as: the API server's own word for it.
+pub fn timed_out() -> kube::Error {
+    let mut status = kube::core::Status::failure("the API server does not answer", "Timeout");
+    status.code = 504;
+    kube::Error::Api(status.boxed())
+}

@@ -1,0 +1,393 @@
+//! Watches of the API server: one task a kind, each turning what it sees into batches for the apply loop.
+//!
+//! Invariants: what the translator knows changes only by whole lists or single events, so a watch that breaks leaves
+//! the last state in place; an event that changes nothing which the translator reads (our own status writes above all)
+//! is not passed on. A queue that is full holds the watch back, which the API server then buffers.
+
+mod kinds;
+mod retry;
+
+use std::{
+    collections::HashMap,
+    hash::{DefaultHasher, Hash as _, Hasher as _},
+    sync::Arc,
+};
+
+use control_plane_model::ObjectName;
+use control_plane_translate::{Change, Kind, object_name};
+use futures::StreamExt as _;
+use kit_process::{drain::Drain, tasks::Tasks};
+use kube::{
+    Api, Client,
+    api::ObjectMeta,
+    runtime::{
+        WatchStreamExt as _,
+        watcher::{self, Event, watcher},
+    },
+};
+use tokio::{sync::mpsc, time::Instant};
+
+pub use kinds::Watched;
+pub(crate) use retry::Retry;
+
+use crate::{kubernetes::describe, metrics::WatchMetrics, status::Board};
+
+/// What the apply loop receives.
+#[derive(Debug)]
+pub enum Input {
+    /// Changes that belong together, as one moment.
+    Changes {
+        /// The changes.
+        changes: Vec<Change>,
+        /// The source whose state is now complete for the first time.
+        synced: Option<Source>,
+        /// When they were received.
+        received: Instant,
+    },
+    /// Somebody changed the status of an object.
+    StatusSeen(Kind, ObjectName),
+}
+
+/// Where changes come from. Proxies are answered once every source is complete.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Source {
+    /// The watch of a kind.
+    Kind(Kind),
+    /// The objects that the provisioner made.
+    Provisioned,
+    /// The reports of other replicas' proxies.
+    Reports,
+}
+
+/// Every source there is.
+pub fn sources() -> Vec<Source> {
+    let kinds = [
+        Kind::GatewayClass,
+        Kind::Gateway,
+        Kind::ListenerSet,
+        Kind::HttpRoute,
+        Kind::GrpcRoute,
+        Kind::ReferenceGrant,
+        Kind::BackendTlsPolicy,
+        Kind::GatewayConfig,
+        Kind::Service,
+        Kind::EndpointSlice,
+        Kind::Secret,
+        Kind::Namespace,
+    ];
+    kinds.into_iter().map(Source::Kind).chain([Source::Provisioned, Source::Reports]).collect()
+}
+
+/// What every watch needs.
+#[derive(Clone)]
+pub struct Context {
+    /// The API server.
+    pub client: Client,
+    /// Where changes go.
+    pub sink: mpsc::Sender<Input>,
+    /// What is known of the objects' statuses.
+    pub board: Arc<Board>,
+    /// The state of each watch.
+    pub metrics: WatchMetrics,
+    /// The end.
+    pub drain: Drain,
+}
+
+/// Starts the watch of every kind that the translator reads.
+pub fn start(context: &Context, tasks: &Tasks) {
+    use crds::{
+        GatewayConfig,
+        gateway_api::{BackendTLSPolicy, GRPCRoute, Gateway, GatewayClass, HTTPRoute, ListenerSet, ReferenceGrant},
+    };
+    use k8s_openapi::api::{
+        core::v1::{Namespace, Secret, Service},
+        discovery::v1::EndpointSlice,
+    };
+    // Of Secrets only certificates are of use: no other Secret of the cluster enters this process's memory.
+    let certificates = watcher::Config::default().fields("type=kubernetes.io/tls");
+    spawn::<GatewayClass>("watch GatewayClass", context, tasks, watcher::Config::default());
+    spawn::<Gateway>("watch Gateway", context, tasks, watcher::Config::default());
+    spawn::<ListenerSet>("watch ListenerSet", context, tasks, watcher::Config::default());
+    spawn::<HTTPRoute>("watch HTTPRoute", context, tasks, watcher::Config::default());
+    spawn::<GRPCRoute>("watch GRPCRoute", context, tasks, watcher::Config::default());
+    spawn::<ReferenceGrant>("watch ReferenceGrant", context, tasks, watcher::Config::default());
+    spawn::<BackendTLSPolicy>("watch BackendTLSPolicy", context, tasks, watcher::Config::default());
+    spawn::<GatewayConfig>("watch GatewayConfig", context, tasks, watcher::Config::default());
+    spawn::<Service>("watch Service", context, tasks, watcher::Config::default());
+    spawn::<EndpointSlice>("watch EndpointSlice", context, tasks, watcher::Config::default());
+    spawn::<Secret>("watch Secret", context, tasks, certificates);
+    spawn::<Namespace>("watch Namespace", context, tasks, watcher::Config::default());
+}
+
+fn spawn<K: Watched>(task: &'static str, context: &Context, tasks: &Tasks, config: watcher::Config) {
+    tasks.spawn(task, watch::<K>(context.clone(), config));
+}
+
+/// Watches one kind until the drain. Never gives up: errors are logged and tried again.
+async fn watch<K: Watched>(context: Context, config: watcher::Config) {
+    let api = Api::<K>::all(context.client.clone());
+    let mut events = Box::pin(watcher(api, config).backoff(Retry::default()));
+    let mut mirror = Mirror::<K>::new(context.board.clone());
+    let mut health = Health::new(K::KIND.as_str(), K::REQUIRED, &context.metrics);
+    loop {
+        let event = tokio::select! {
+            event = events.next() => event,
+            () = context.drain.signaled() => return,
+        };
+        let received = Instant::now();
+        let inputs = match event {
+            None => return,
+            Some(Err(error)) => {
+                if health.broken(&error) {
+                    mirror.absent(received)
+                } else {
+                    Vec::new()
+                }
+            }
+            Some(Ok(event)) => {
+                health.alive(&event);
+                mirror.event(event, received)
+            }
+        };
+        for input in inputs {
+            // An error means that the apply loop is gone, and with it the process.
+            if context.sink.send(input).await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+/// What a watch has passed on, so that lists after a break become differences.
+struct Mirror<K> {
+    board: Arc<Board>,
+    known: HashMap<ObjectName, u64>,
+    listing: Option<Vec<K>>,
+    complete: bool,
+}
+
+impl<K: Watched> Mirror<K> {
+    fn new(board: Arc<Board>) -> Self {
+        Self { board, known: HashMap::new(), listing: None, complete: false }
+    }
+
+    fn event(&mut self, event: Event<K>, received: Instant) -> Vec<Input> {
+        match event {
+            Event::Init => {
+                self.listing = Some(Vec::new());
+                Vec::new()
+            }
+            Event::InitApply(object) => {
+                self.listing.get_or_insert_default().push(object);
+                Vec::new()
+            }
+            Event::InitDone => self.list_done(received),
+            Event::Apply(object) => {
+                let (name, change) = self.upsert(object);
+                let status_only = change.is_none() && K::HAS_STATUS;
+                let seen = status_only.then_some(Input::StatusSeen(K::KIND, name));
+                let changed = change.map(|change| Input::Changes { changes: vec![change], synced: None, received });
+                changed.into_iter().chain(seen).collect()
+            }
+            Event::Delete(object) => {
+                let name = object_name(K::KIND, object.meta());
+                self.forget(&name);
+                vec![Input::Changes { changes: vec![Change::Remove(K::KIND, name)], synced: None, received }]
+            }
+        }
+    }
+
+    /// A whole list was read: what it does not hold is gone.
+    fn list_done(&mut self, received: Instant) -> Vec<Input> {
+        let listed = self.listing.take().unwrap_or_default();
+        let names: std::collections::HashSet<ObjectName> =
+            listed.iter().map(|object| object_name(K::KIND, object.meta())).collect();
+        let gone: Vec<ObjectName> = self.known.keys().filter(|name| !names.contains(*name)).cloned().collect();
+        let mut changes = Vec::new();
+        for name in gone {
+            self.forget(&name);
+            changes.push(Change::Remove(K::KIND, name));
+        }
+        changes.extend(listed.into_iter().filter_map(|object| self.upsert(object).1));
+        let synced = (!std::mem::replace(&mut self.complete, true)).then_some(Source::Kind(K::KIND));
+        if changes.is_empty() && synced.is_none() {
+            return Vec::new();
+        }
+        vec![Input::Changes { changes, synced, received }]
+    }
+
+    /// The API server does not know the kind: as long as that is so there are no objects of it.
+    fn absent(&mut self, received: Instant) -> Vec<Input> {
+        self.listing = None;
+        self.list_done(received)
+    }
+
+    fn upsert(&mut self, mut object: K) -> (ObjectName, Option<Change>) {
+        object.slim();
+        let name = object_name(K::KIND, object.meta());
+        if K::HAS_STATUS {
+            self.board.observed(K::KIND, &name, object.status_json());
+        }
+        let fingerprint = fingerprint(object.meta(), K::HAS_GENERATION);
+        if self.known.insert(name.clone(), fingerprint) == Some(fingerprint) {
+            return (name, None);
+        }
+        (name, Some(Change::Upsert(Arc::new(object).into_object())))
+    }
+
+    fn forget(&mut self, name: &ObjectName) {
+        self.known.remove(name);
+        if K::HAS_STATUS {
+            self.board.removed(K::KIND, name);
+        }
+    }
+}
+
+/// Equal for two versions of an object which differ in nothing that the translator reads.
+fn fingerprint(metadata: &ObjectMeta, has_generation: bool) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    metadata.uid.hash(&mut hasher);
+    // A custom resource's generation counts changes of everything but metadata and status.
+    match metadata.generation.filter(|_| has_generation) {
+        None => metadata.resource_version.hash(&mut hasher),
+        Some(generation) => {
+            generation.hash(&mut hasher);
+            metadata.labels.hash(&mut hasher);
+            metadata.annotations.hash(&mut hasher);
+            metadata.deletion_timestamp.is_some().hash(&mut hasher);
+        }
+    }
+    hasher.finish()
+}
+
+/// Says once that a watch is broken and once that it is whole again.
+pub(crate) struct Health<'a> {
+    name: &'static str,
+    required: bool,
+    broken: Option<String>,
+    metrics: &'a WatchMetrics,
+}
+
+impl<'a> Health<'a> {
+    pub(crate) fn new(name: &'static str, required: bool, metrics: &'a WatchMetrics) -> Self {
+        Self { name, required, broken: None, metrics }
+    }
+
+    /// Notes a failure. Tells whether the API server has no such kind, and the control plane can do without.
+    pub(crate) fn broken(&mut self, error: &watcher::Error) -> bool {
+        self.metrics.broken(self.name);
+        let absent = is_absent(error);
+        let text = match cause(error) {
+            Some(error) => describe(error),
+            None => error.to_string(),
+        };
+        // The API server ends a watch whose version is too old (410); the list that follows is routine.
+        if self.broken.as_ref() != Some(&text) {
+            if absent && self.required {
+                tracing::error!(
+                    kind = self.name,
+                    "custom resource definition is missing: install the chart nebula-crds; trying again"
+                );
+            } else if absent {
+                tracing::warn!(
+                    kind = self.name,
+                    "custom resource definition is missing: going on without; install the chart nebula-crds to use it"
+                );
+            } else {
+                tracing::warn!(
+                    kind = self.name,
+                    error = text,
+                    "watch is broken: going on with the last state and trying again"
+                );
+            }
+            self.broken = Some(text);
+        }
+        absent && !self.required
+    }
+
+    pub(crate) fn alive<K>(&mut self, event: &Event<K>) {
+        // `Init` only announces an attempt.
+        if matches!(event, Event::Init) {
+            return;
+        }
+        self.metrics.alive(self.name);
+        if self.broken.take().is_some() {
+            tracing::info!(kind = self.name, "watch is whole again");
+        }
+    }
+}
+
+fn cause(error: &watcher::Error) -> Option<&kube::Error> {
+    match error {
+        watcher::Error::InitialListFailed(error)
+        | watcher::Error::WatchStartFailed(error)
+        | watcher::Error::WatchFailed(error) => Some(error),
+        watcher::Error::WatchError(_) | watcher::Error::NoResourceVersion => None,
+    }
+}
+
+fn is_absent(error: &watcher::Error) -> bool {
+    cause(error).is_some_and(|error| crate::kubernetes::is_status(error, 404))
+}
+
+#[cfg(test)]
+mod tests {
+    use crds::gateway_api::{HTTPRoute, HTTPRouteSpec};
+
+    use super::*;
+
+    fn route(name: &str, generation: i64, version: &str) -> HTTPRoute {
+        let mut route = HTTPRoute::new(name, HTTPRouteSpec::default());
+        route.metadata.namespace = Some("shop".to_owned());
+        route.metadata.generation = Some(generation);
+        route.metadata.resource_version = Some(version.to_owned());
+        route
+    }
+
+    fn summary(inputs: Vec<Input>) -> Vec<String> {
+        let describe = |change: &Change| match change {
+            Change::Upsert(object) => format!("+{}", object.name().name),
+            Change::Remove(_, name) => format!("-{}", name.name),
+            _ => "?".to_owned(),
+        };
+        let describe_input = |input: Input| match input {
+            Input::Changes { changes, synced, .. } => {
+                let changes: Vec<String> = changes.iter().map(describe).collect();
+                format!("{}{}", changes.join(" "), if synced.is_some() { " synced" } else { "" })
+            }
+            Input::StatusSeen(_, name) => format!("status {}", name.name),
+        };
+        inputs.into_iter().map(describe_input).collect()
+    }
+
+    #[tokio::test]
+    async fn a_list_after_a_break_becomes_the_difference() {
+        let mut mirror = Mirror::new(Arc::default());
+        let now = Instant::now();
+        for event in [Event::Init, Event::InitApply(route("a", 1, "1")), Event::InitApply(route("b", 1, "2"))] {
+            assert!(mirror.event(event, now).is_empty());
+        }
+        assert_eq!(summary(mirror.event(Event::InitDone, now)), ["+a +b synced"]);
+        for event in [Event::Init, Event::InitApply(route("b", 2, "9")), Event::InitApply(route("c", 1, "8"))] {
+            assert!(mirror.event(event, now).is_empty());
+        }
+        assert_eq!(summary(mirror.event(Event::InitDone, now)), ["-a +b +c"]);
+    }
+
+    #[tokio::test]
+    async fn a_status_write_does_not_reach_the_translator() {
+        let mut mirror = Mirror::new(Arc::default());
+        let now = Instant::now();
+        assert_eq!(summary(mirror.event(Event::Apply(route("a", 1, "1")), now)), ["+a"]);
+        assert_eq!(summary(mirror.event(Event::Apply(route("a", 1, "2")), now)), ["status a"]);
+        assert_eq!(summary(mirror.event(Event::Apply(route("a", 2, "3")), now)), ["+a"]);
+    }
+
+    #[tokio::test]
+    async fn a_kind_that_is_not_installed_counts_as_empty() {
+        let mut mirror = Mirror::<HTTPRoute>::new(Arc::default());
+        let now = Instant::now();
+        assert_eq!(summary(mirror.absent(now)), [" synced"]);
+        assert!(mirror.absent(now).is_empty());
+    }
+}

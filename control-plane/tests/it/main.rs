@@ -1,0 +1,11 @@
+//! The control plane's parts against a fake API server that has the properties they rely on: versions, conflicts,
+//! refusals, and silence.
+
+#[cfg(test)]
+mod authority;
+#[cfg(test)]
+mod fake;
+#[cfg(test)]
+mod lease;
+#[cfg(test)]
+mod status;
