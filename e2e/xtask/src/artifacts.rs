@@ -40,6 +40,10 @@ struct Recipe {
 }
 
 impl Artifact {
+    /// What `cargo xtask test` needs, the slowest first.
+    pub const FOR_TESTS: [Self; 6] =
+        [Self::Kubenode, Self::Helm, Self::CoreDns, Self::ConformanceSuite, Self::EchoBasic, Self::Pause];
+
     fn recipe(self) -> Recipe {
         let (name, module, build): (_, _, &'static [&'static str]) = match self {
             Self::Kubenode => ("kubenode", "e2e/cluster/kubenode", &["build", "."]),

@@ -39,31 +39,37 @@ impl Product {
 /// How the product's binaries are compiled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Profile {
-    /// As the tests compile: nothing is built twice.
+    /// For working: the packages of the images alone.
     Dev,
+    /// The binaries that `cargo build --workspace --all-targets` left: nothing is built twice.
+    Compiled,
     /// For measuring (`bench-quick` of the workspace).
     Measure,
 }
 
 /// Compiles the products and answers their image archives, in the given order.
 pub fn build_products(settings: &Settings, products: &[Product], profile: Profile) -> Result<Vec<PathBuf>> {
-    let (flag, folder) = match profile {
-        Profile::Dev => ("dev", "debug"),
-        Profile::Measure => ("bench-quick", "bench-quick"),
+    let folder = match profile {
+        Profile::Compiled => "debug",
+        Profile::Dev => compile(settings, products, "dev").map(|()| "debug")?,
+        Profile::Measure => compile(settings, products, "bench-quick").map(|()| "bench-quick")?,
     };
-    let mut cargo = Command::new("cargo");
-    cargo.current_dir(&settings.repository).args(["build", "--profile", flag]);
-    for product in products {
-        cargo.args(["--package", product.name(), "--bin", product.name()]);
-    }
-    println!("compiling {}", products.iter().map(|product| product.name()).collect::<Vec<_>>().join(", "));
-    shell::logged(&mut cargo, &settings.target.join("xtask/build-images.log"))?;
     let archive = |product: &Product| {
         let name = product.name();
         let binary = settings.target.join(folder).join(name);
         archive_of_binary(settings, name, &binary).with_context(|| format!("build the image of {name}"))
     };
     products.iter().map(archive).collect()
+}
+
+fn compile(settings: &Settings, products: &[Product], profile: &str) -> Result<()> {
+    let mut cargo = Command::new("cargo");
+    cargo.current_dir(&settings.repository).args(["build", "--profile", profile]);
+    for product in products {
+        cargo.args(["--package", product.name(), "--bin", product.name()]);
+    }
+    println!("compiling {}", products.iter().map(|product| product.name()).collect::<Vec<_>>().join(", "));
+    shell::logged(&mut cargo, &settings.target.join("xtask/logs/compile-images.log"))
 }
 
 /// The images that the cluster itself and the conformance suite run, as one archive each.

@@ -2,12 +2,19 @@
 //! Owns no logic of the product; it starts the tools that build, run and judge it, and says what each step took.
 
 mod artifacts;
+mod bench;
+mod checks;
 mod clock;
 mod cluster;
+mod conformance;
+mod dependencies;
 mod images;
+mod install;
 mod packages;
 mod settings;
 mod shell;
+mod steps;
+mod target;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -25,15 +32,28 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Side by side with the peers, in one run; prints the table and writes JSON to `target/bench`.
+    #[command(subcommand)]
+    Bench(bench::Command),
     /// A real Kubernetes on this machine.
     #[command(subcommand)]
     Cluster(cluster::Command),
+    /// The official Gateway API suite; ends with `N passed, N failed, N skipped`.
+    Conformance(conformance::Arguments),
+    /// The fast part: format, lints, dependencies, unit tests.
+    Check,
+    /// Everything, a cluster and the official suite included; installs what it needs.
+    Test(checks::TestArguments),
 }
 
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
     let settings = Settings::new(arguments.settings)?;
     match arguments.command {
+        Command::Bench(command) => bench::run(&settings, &command),
         Command::Cluster(command) => cluster::run(&settings, command),
+        Command::Conformance(arguments) => conformance::run(&settings, arguments),
+        Command::Check => checks::check(&settings),
+        Command::Test(arguments) => checks::test(&settings, &arguments),
     }
 }

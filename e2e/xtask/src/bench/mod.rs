@@ -4,6 +4,7 @@
 mod gateway;
 mod load;
 mod processes;
+mod propagation;
 mod report;
 mod subjects;
 
@@ -17,11 +18,14 @@ use crate::settings::Settings;
 pub enum Command {
     /// Requests a second, CPU and latency beside nginx, HAProxy, Envoy and pingora-proxy.
     Gateway(gateway::Options),
+    /// The time from a route's create to its first 200, in a cluster, with few and with many routes.
+    Propagation(propagation::Options),
 }
 
 /// Measures, prints a table and writes JSON below `target/bench` of the checkout.
 pub fn run(settings: &Settings, command: &Command) -> Result<()> {
     match command {
         Command::Gateway(options) => gateway::run(settings, options),
+        Command::Propagation(options) => propagation::run(settings, options),
     }
 }

@@ -19,12 +19,15 @@ use crate::artifacts::Artifact;
 use crate::clock::{Stopwatch, wait_for};
 use crate::images::{self, Product, Profile};
 use crate::settings::Settings;
-use crate::{packages, shell};
+use crate::{packages, shell, target};
 
 use network::Addresses;
 
 /// Time for the API server and the node to be ready, on a machine that has other things to do.
 const START_LIMIT: Duration = Duration::from_mins(3);
+
+/// The cluster that is meant when none is named.
+pub const DEFAULT: &str = "default";
 
 /// The commands of `cargo xtask cluster`.
 #[derive(Subcommand)]
@@ -53,7 +56,7 @@ pub enum Command {
 #[derive(Args, Clone, Debug)]
 pub struct Name {
     /// A second cluster beside the first has a name, and addresses of its own.
-    #[arg(long = "name", default_value = "default")]
+    #[arg(long = "name", default_value = DEFAULT)]
     name: String,
 }
 
@@ -98,6 +101,13 @@ impl Cluster {
         Ok(Self { name: name.to_owned(), directory })
     }
 
+    /// The cluster of this machine whose kubeconfig that is.
+    pub fn of_kubeconfig(settings: &Settings, kubeconfig: &Path) -> Result<Option<Self>> {
+        let clusters = settings.cache.join("clusters");
+        let name = kubeconfig.strip_prefix(&clusters).ok().and_then(|rest| rest.parent()).and_then(Path::to_str);
+        name.map(|name| Self::named(settings, name)).transpose()
+    }
+
     /// The administrator's kubeconfig.
     pub fn kubeconfig(&self) -> PathBuf {
         self.directory.join("kubeconfig")
@@ -126,15 +136,8 @@ impl Cluster {
         }
     }
 
-    /// kubectl, pointed at this cluster.
-    pub fn kubectl(&self, settings: &Settings) -> Result<Process> {
-        let program = match shell::find_program("kubectl") {
-            Some(program) => program,
-            None => Artifact::Kubectl.get(settings)?,
-        };
-        let mut command = Process::new(program);
-        command.arg("--kubeconfig").arg(self.kubeconfig());
-        Ok(command)
+    fn kubectl(&self, settings: &Settings) -> Result<Process> {
+        target::kubectl(settings, &self.kubeconfig())
     }
 
     /// Loads archives under the names recorded beside them.

@@ -1,0 +1,142 @@
+//! A cluster as its user sees it: through kubectl and helm.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+
+use crate::clock::eventually;
+
+/// Time for what a controller does, on a machine that has other things to do.
+pub const LIMIT: Duration = Duration::from_mins(1);
+
+/// A cluster with the product in it.
+#[derive(Clone, Debug)]
+pub struct Kubernetes {
+    /// Of an administrator.
+    pub kubeconfig: PathBuf,
+    /// The program.
+    pub kubectl: PathBuf,
+    /// The program.
+    pub helm: PathBuf,
+    /// The root of the checkout, where the charts are.
+    pub repository: PathBuf,
+}
+
+impl Kubernetes {
+    /// Runs kubectl and answers what it printed.
+    pub fn kubectl(&self, arguments: &[&str]) -> Result<String> {
+        let mut command = Command::new(&self.kubectl);
+        run(command.arg("--kubeconfig").arg(&self.kubeconfig).args(arguments), "")
+    }
+
+    /// Runs helm and answers what it printed.
+    pub fn helm(&self, arguments: &[&str]) -> Result<String> {
+        run(Command::new(&self.helm).env("KUBECONFIG", &self.kubeconfig).args(arguments), "")
+    }
+
+    /// Applies objects in YAML.
+    pub fn apply(&self, yaml: &str) -> Result<()> {
+        let mut command = Command::new(&self.kubectl);
+        command.arg("--kubeconfig").arg(&self.kubeconfig).args([
+            "apply",
+            "--server-side",
+            "--force-conflicts",
+            "-f",
+            "-",
+        ]);
+        run(&mut command, yaml).map(drop)
+    }
+
+    /// One object; `None` when there is none of that name.
+    pub fn get(&self, namespace: &str, kind: &str, name: &str) -> Result<Option<Value>> {
+        let text = self.kubectl(&["get", kind, name, "--namespace", namespace, "--ignore-not-found", "-o", "json"])?;
+        if text.trim().is_empty() { Ok(None) } else { Ok(Some(serde_json::from_str(&text)?)) }
+    }
+
+    /// The objects with those labels.
+    pub fn list(&self, namespace: &str, kind: &str, selector: &str) -> Result<Vec<Value>> {
+        let text = self.kubectl(&["get", kind, "--namespace", namespace, "--selector", selector, "-o", "json"])?;
+        let list: Value = serde_json::from_str(&text)?;
+        Ok(list.get("items").and_then(Value::as_array).cloned().unwrap_or_default())
+    }
+
+    /// Waits until the object satisfies `done`, which answers what is still missing.
+    pub fn wait(
+        &self,
+        namespace: &str,
+        kind: &str,
+        name: &str,
+        mut done: impl FnMut(&Value) -> Result<(), String>,
+    ) -> Result<Value> {
+        eventually(&format!("{kind} {namespace}/{name}"), LIMIT, || {
+            let object = self.get(namespace, kind, name).map_err(|error| format!("{error:#}"))?;
+            let object = object.ok_or_else(|| "does not exist".to_owned())?;
+            done(&object).map(|()| object)
+        })
+    }
+
+    /// Waits until a rollout is complete.
+    pub fn rolled_out(&self, namespace: &str, deployment: &str) -> Result<()> {
+        let target = format!("deployment/{deployment}");
+        self.kubectl(&["rollout", "status", &target, "--namespace", namespace, "--timeout=120s"]).map(drop)
+    }
+
+    /// A namespace that goes when the guard is dropped; one left by a killed run is removed first.
+    pub fn namespace(&self, name: &str) -> Result<Namespace<'_>> {
+        self.kubectl(&["delete", "namespace", name, "--ignore-not-found", "--wait"])?;
+        self.kubectl(&["create", "namespace", name])?;
+        Ok(Namespace { kubernetes: self, name: name.to_owned() })
+    }
+}
+
+/// A namespace of one test.
+pub struct Namespace<'a> {
+    /// The cluster it is in.
+    pub kubernetes: &'a Kubernetes,
+    /// Its name.
+    pub name: String,
+}
+
+impl Drop for Namespace<'_> {
+    fn drop(&mut self) {
+        // What cannot be deleted is deleted by the next run.
+        let _ = self.kubernetes.kubectl(&["delete", "namespace", &self.name, "--wait=false"]);
+    }
+}
+
+/// Whether one of the object's conditions below `pointer` has that type, status and reason.
+pub fn has_condition(object: &Value, pointer: &str, kind: &str, status: &str, reason: &str) -> Result<(), String> {
+    let conditions = object.pointer(pointer).and_then(Value::as_array).cloned().unwrap_or_default();
+    let generation = object.pointer("/metadata/generation");
+    let found = conditions.iter().any(|condition| {
+        let is = |field: &str, wanted: &str| condition.get(field).and_then(Value::as_str) == Some(wanted);
+        is("type", kind)
+            && is("status", status)
+            && is("reason", reason)
+            && condition.get("observedGeneration") == generation
+    });
+    if found { Ok(()) } else { Err(format!("wanted {kind}={status} ({reason}), has {}", Value::Array(conditions))) }
+}
+
+fn run(command: &mut Command, input: &str) -> Result<String> {
+    let line = format!("{command:?}");
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .with_context(|| format!("start {line}"))?;
+    if let Some(mut stdin) = child.stdin.take() {
+        // A program that ends without reading says why by its exit status.
+        let _ = stdin.write_all(input.as_bytes());
+    }
+    let output = child.wait_with_output()?;
+    if !output.status.success() {
+        bail!("{line}: {}\n{}", output.status, String::from_utf8_lossy(&output.stderr).trim());
+    }
+    Ok(String::from_utf8(output.stdout)?)
+}
