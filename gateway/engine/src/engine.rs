@@ -86,7 +86,8 @@ impl<F: FilterSet> Engine<F> {
             refused.extend(listeners.map(|listener| unopened(listener, &error)));
         }
         for object in &refused {
-            tracing::warn!(object = %object.key, error = %object.error, "configuration object refused");
+            // The caller knows better what to tell people, and whether it is new.
+            tracing::debug!(object = %object.key, error = %object.error, "configuration object refused");
         }
         refused
     }

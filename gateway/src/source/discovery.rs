@@ -50,6 +50,9 @@ pub struct Sink {
 impl DeltaSink for Sink {
     async fn apply(&self, delta: Delta) -> Vec<Refused> {
         let refused = self.proxy.apply(delta).await;
+        for object in &refused {
+            tracing::warn!(object = %object.key, error = %object.error, "configuration object refused");
+        }
         refused.into_iter().map(|refused| Refused { key: refused.key, error: refused.error }).collect()
     }
 
