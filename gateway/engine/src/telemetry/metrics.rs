@@ -109,6 +109,7 @@ impl Metrics {
     pub fn register(registry: &mut Registry) -> Arc<Self> {
         let objects = Arc::new(Objects::new());
         registry.register_collector(Box::new(objects.clone()));
+        kit_process::usage::register(registry);
 
         let local_replies = Family::default();
         registry.register("http_local_replies", "Answers of the proxy itself, by reason", local_replies.clone());

@@ -8,3 +8,4 @@ pub mod error;
 pub mod logging;
 pub mod tasks;
 pub mod telemetry;
+pub mod usage;
