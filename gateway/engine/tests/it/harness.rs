@@ -1,0 +1,233 @@
+//! A running engine with one listener, and upstreams whose behaviour a test chooses.
+
+use std::{
+    collections::BTreeMap,
+    convert::Infallible,
+    future::Future,
+    net::{Ipv4Addr, SocketAddr},
+    num::{NonZeroU16, NonZeroUsize},
+    sync::Arc,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use control_plane_model::{
+    AttachedHost, Attachment, Backend, BackendKey, BackendProtocol, BackendTarget, Delta, Endpoint, Endpoints,
+    GatewayKey, HostPattern, Listener, ListenerKey, ListenerProtocol, ObjectName, PathMatch, Resource, Route, RouteKey,
+    RouteKind, RouteMatch, Rule, RuleAction, Timeouts, WeightedBackend,
+};
+use gateway_engine::{
+    Engine, EngineOptions, Refused,
+    limits::Limits,
+    telemetry::{AccessLog, Metrics, Telemetry, Tracing},
+};
+use gateway_filters::Filters;
+use http_body_util::{BodyExt as _, Full};
+use hyper::{Request, Response, body::Incoming, service::service_fn};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use kit_process::{clock::SystemClock, drain, tasks::Tasks};
+use prometheus_client::registry::Registry;
+use tokio::net::{TcpListener, TcpStream};
+
+/// A port that was free a moment ago.
+pub fn free_port() -> NonZeroU16 {
+    let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    NonZeroU16::new(listener.local_addr().unwrap().port()).unwrap()
+}
+
+/// An engine that listens on one port of loopback.
+pub struct Proxy {
+    pub engine: Engine<Filters>,
+    pub port: NonZeroU16,
+    pub log: SharedLog,
+    _trigger: drain::DrainTrigger,
+}
+
+/// What the access log wrote.
+#[derive(Clone, Default)]
+pub struct SharedLog(Arc<std::sync::Mutex<Vec<u8>>>);
+
+impl std::io::Write for SharedLog {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl SharedLog {
+    /// The first `count` lines, once there are that many.
+    pub async fn lines(&self, count: usize) -> Vec<serde_json::Value> {
+        eventually(|| {
+            let text = String::from_utf8(self.0.lock().unwrap().clone()).unwrap();
+            let lines: Vec<_> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+            (lines.len() >= count).then_some(lines)
+        })
+        .await
+    }
+}
+
+/// Asks again and again, for ten seconds at most.
+pub async fn eventually<T>(mut ask: impl FnMut() -> Option<T>) -> T {
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
+    loop {
+        if let Some(answer) = ask() {
+            return answer;
+        }
+        assert!(tokio::time::Instant::now() < deadline, "did not happen within ten seconds");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+pub fn listener_key() -> ListenerKey {
+    ListenerKey { gateway: GatewayKey(ObjectName::new("test", "edge")), listener_set: None, name: "http".into() }
+}
+
+pub fn backend_key(name: &str) -> BackendKey {
+    BackendKey { service: ObjectName::new("test", name), port: NonZeroU16::new(80).unwrap() }
+}
+
+/// A backend with these endpoints.
+pub fn backend(name: &str, protocol: BackendProtocol, addresses: &[SocketAddr]) -> [Resource; 2] {
+    let key = backend_key(name);
+    let endpoints = addresses.iter().map(|address| Endpoint { address: *address }).collect();
+    [
+        Resource::Backend(Arc::new(Backend { key: key.clone(), protocol })),
+        Resource::Endpoints(Arc::new(Endpoints { key, endpoints })),
+    ]
+}
+
+/// A rule for every path below `prefix`, to `backends` by weight.
+pub fn rule(prefix: &str, backends: &[(&str, u32)]) -> Rule {
+    let path = PathMatch::Prefix(prefix.into());
+    let weighted = |(name, weight): &(&str, u32)| WeightedBackend {
+        weight: *weight,
+        target: BackendTarget::Backend(backend_key(name)),
+        filters: Vec::new(),
+    };
+    Rule {
+        name: None,
+        matches: vec![RouteMatch { path, method: None, headers: Vec::new(), query: Vec::new() }],
+        filters: Vec::new(),
+        action: RuleAction::Forward(backends.iter().map(weighted).collect()),
+        timeouts: Timeouts::default(),
+    }
+}
+
+/// A route on the listener, for every host.
+pub fn route(name: &str, rules: Vec<Rule>) -> Resource {
+    let host = AttachedHost { served: HostPattern::Any, declared: HostPattern::Any };
+    Resource::Route(Arc::new(Route {
+        key: RouteKey { kind: RouteKind::Http, name: ObjectName::new("test", name) },
+        created: 0,
+        attachments: vec![Attachment { listener: listener_key(), hosts: vec![host] }],
+        rules,
+    }))
+}
+
+pub fn listener(port: NonZeroU16, protocol: ListenerProtocol) -> Resource {
+    Resource::Listener(Arc::new(Listener {
+        key: listener_key(),
+        addresses: vec![Ipv4Addr::LOCALHOST.into()],
+        port,
+        protocol,
+        hostname: HostPattern::Any,
+    }))
+}
+
+impl Proxy {
+    /// Starts an engine with a plain listener and these objects; none may be refused.
+    pub async fn start(objects: impl IntoIterator<Item = Resource>) -> Self {
+        Self::start_with(Limits::default(), objects).await
+    }
+
+    pub async fn start_with(limits: Limits, objects: impl IntoIterator<Item = Resource>) -> Self {
+        let mut registry = Registry::default();
+        let metrics = Metrics::register(&mut registry);
+        let log = SharedLog::default();
+        let access_log = AccessLog::start(Box::new(log.clone()), 1024, metrics.access_log()).unwrap();
+        let (trigger, watch) = drain::channel();
+        let tracing = Tracing::start(&Tasks::new(watch), "test", "test/edge".to_owned(), metrics.traces());
+        let options = EngineOptions {
+            workers: NonZeroUsize::new(2).unwrap(),
+            limits,
+            port_map: BTreeMap::new(),
+            crypto: Arc::new(rustls::crypto::aws_lc_rs::default_provider()),
+        };
+        let engine = Engine::start(options, Telemetry::new(metrics, access_log, tracing, &SystemClock)).unwrap();
+        let port = free_port();
+        let proxy = Self { engine, port, log, _trigger: trigger };
+        let objects = [listener(port, ListenerProtocol::Http)].into_iter().chain(objects);
+        assert_eq!(proxy.upsert(objects).await, []);
+        proxy
+    }
+
+    pub async fn upsert(&self, objects: impl IntoIterator<Item = Resource>) -> Vec<Refused> {
+        self.engine.apply(Delta { upserted: objects.into_iter().collect(), removed: Vec::new() }).await
+    }
+
+    pub async fn connect(&self) -> TcpStream {
+        TcpStream::connect((Ipv4Addr::LOCALHOST, self.port.get())).await.unwrap()
+    }
+
+    /// An HTTP/1.1 connection.
+    pub async fn client(&self) -> hyper::client::conn::http1::SendRequest<Full<Bytes>> {
+        let (sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(self.connect().await)).await.unwrap();
+        spawn(async move { drop(connection.with_upgrades().await) });
+        sender
+    }
+
+    /// Sends one request on a connection of its own and reads the whole answer.
+    pub async fn get(&self, path: &str) -> Response<Bytes> {
+        let mut client = self.client().await;
+        collect(client.send_request(request(path)).await.unwrap()).await
+    }
+}
+
+pub fn request(path: &str) -> Request<Full<Bytes>> {
+    Request::get(path).header("host", "test.example").body(Full::default()).unwrap()
+}
+
+pub async fn collect(response: Response<Incoming>) -> Response<Bytes> {
+    let (parts, body) = response.into_parts();
+    Response::from_parts(parts, body.collect().await.unwrap().to_bytes())
+}
+
+/// Runs a test's own background work.
+#[expect(clippy::disallowed_methods, reason = "a test's runtime ends its tasks")]
+pub fn spawn(task: impl Future<Output = ()> + Send + 'static) {
+    tokio::spawn(task);
+}
+
+/// An upstream that answers HTTP/1.1 and HTTP/2 by `answer`; returns its address.
+pub async fn upstream<A, R>(answer: A) -> SocketAddr
+where
+    A: Fn(Request<Incoming>) -> R + Clone + Send + Sync + 'static,
+    R: Future<Output = Response<Full<Bytes>>> + Send + 'static,
+{
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let answer = answer.clone();
+            spawn(async move {
+                let service = service_fn(move |request| {
+                    let answer = answer.clone();
+                    async move { Ok::<_, Infallible>(answer(request).await) }
+                });
+                let server = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
+                drop(server.serve_connection_with_upgrades(TokioIo::new(stream), service).await);
+            });
+        }
+    });
+    address
+}
+
+/// An upstream that answers everything with `text`.
+pub async fn saying(text: &'static str) -> SocketAddr {
+    upstream(move |_| async move { Response::new(Full::from(text)) }).await
+}

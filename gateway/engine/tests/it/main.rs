@@ -1,0 +1,4 @@
+//! Tests against a running engine, over loopback.
+
+mod harness;
+mod proxying;
