@@ -5,14 +5,21 @@
 //! [`Translator::apply`] says after any sequence of changes equals what it says when it is given the last state at once; a bad
 //! object fails alone. Sources: Gateway API v1.6.3 (Go types) with v1.7.0's rules where they do not conflict.
 
+mod certificate;
 mod deployment;
+mod endpoints;
+mod gateway;
+mod index;
+mod inputs;
 mod object;
+mod route;
 mod scope;
+mod selector;
 mod status;
 mod translator;
 
 pub use deployment::{Deployment, DeploymentSpec};
 pub use object::{Change, Kind, Object, Provisioned, object_name};
 pub use scope::{backends, is_attached, scope};
-pub use status::{PROXY_PROGRAMMED, Problem, StatusUpdate, merge_status};
-pub use translator::{Mode, Options, Output, Translator};
+pub use status::{PROXY_PROGRAMMED, Problem, SUPPORTED_FEATURES, StatusUpdate, merge_status};
+pub use translator::{Mode, Options, Output, Translator, Work};

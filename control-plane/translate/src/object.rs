@@ -168,6 +168,9 @@ pub enum Change {
     Upsert(Object),
     /// An object is gone. The namespace is empty for kinds that have none.
     Remove(Kind, ObjectName),
+    /// The `gateway.networking.k8s.io/bundle-version` of the Gateway API's CRDs in the cluster, for `SupportedVersion` of
+    /// GatewayClasses. Never said: the condition is not set.
+    BundleVersion(String),
     /// What the provisioner made of a Gateway.
     Provisioned {
         /// The Gateway.

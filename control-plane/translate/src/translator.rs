@@ -1,10 +1,20 @@
 //! Keeps the inputs and what was made of them, and brings both from one moment to the next.
 
-use std::collections::BTreeMap;
+mod refresh;
 
-use control_plane_model::{Delta, GatewayKey, ObjectName, Snapshot};
+use std::collections::{BTreeMap, BTreeSet};
 
-use crate::{Change, Deployment, Kind, Problem, StatusUpdate};
+use control_plane_model::{Delta, GatewayKey, ObjectName, ResourceKey, RouteKey, RouteKind, Snapshot};
+
+use crate::{
+    Change, Deployment, Kind, Object, Problem, StatusUpdate,
+    certificate::Certificates,
+    gateway::Topology,
+    index::Index,
+    inputs::{Inputs, in_namespace},
+    route::Outcome,
+    status,
+};
 
 /// Where the objects come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,14 +44,47 @@ pub struct Output {
     pub statuses: Vec<StatusUpdate>,
     /// Whether [`Translator::deployments`] is now different.
     pub deployments_changed: bool,
+    /// How much was computed to find that out.
+    pub work: Work,
+}
+
+/// Number of objects that a batch of changes computed again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Work {
+    /// Passes over all Gateways and ListenerSets.
+    pub topologies: usize,
+    /// Routes translated.
+    pub routes: usize,
+    /// Backends resolved, with their endpoints.
+    pub backends: usize,
+    /// Statuses built.
+    pub statuses: usize,
 }
 
 /// Custom resources to configuration, incrementally.
 pub struct Translator {
     options: Options,
+    inputs: Inputs,
+    bundle_version: Option<String>,
+    certificates: Certificates,
+    topology: Topology,
+    routes: BTreeMap<RouteKey, Outcome>,
+    index: Index,
     snapshot: Snapshot,
     statuses: BTreeMap<(Kind, ObjectName), StatusUpdate>,
     deployments: BTreeMap<GatewayKey, Deployment>,
+}
+
+/// What a batch of changes makes stale.
+#[derive(Default)]
+struct Stale {
+    topology: bool,
+    routes: BTreeSet<RouteKey>,
+    /// Services whose ports, type or policies changed.
+    services: BTreeSet<ObjectName>,
+    /// Services whose endpoints changed.
+    endpoints: BTreeSet<ObjectName>,
+    statuses: BTreeSet<(Kind, ObjectName)>,
 }
 
 impl Translator {
@@ -49,6 +92,12 @@ impl Translator {
     pub fn new(options: Options) -> Self {
         Self {
             options,
+            inputs: Inputs::default(),
+            bundle_version: None,
+            certificates: Certificates::new(),
+            topology: Topology::default(),
+            routes: BTreeMap::new(),
+            index: Index::default(),
             snapshot: Snapshot::default(),
             statuses: BTreeMap::new(),
             deployments: BTreeMap::new(),
@@ -57,8 +106,11 @@ impl Translator {
 
     /// Takes a batch of changes as one moment.
     pub fn apply(&mut self, changes: Vec<Change>) -> Output {
-        let _ = (changes, &self.options);
-        Output::default()
+        let mut stale = Stale::default();
+        for change in changes {
+            self.take(change, &mut stale);
+        }
+        self.refresh(stale)
     }
 
     /// The configuration of this moment.
@@ -83,6 +135,115 @@ impl Translator {
 
     /// Everything that is refused, by object.
     pub fn problems(&self) -> Vec<Problem> {
-        Vec::new()
+        self.statuses.values().flat_map(status::problems).collect()
+    }
+
+    fn take(&mut self, change: Change, stale: &mut Stale) {
+        match change {
+            Change::Upsert(object) => {
+                let (kind, name) = (object.kind(), object.name());
+                // Where an EndpointSlice or a policy belonged before it changed matters as much as where it belongs now.
+                self.mark_dependents(kind, &name, stale);
+                if self.upsert(object) {
+                    self.mark(kind, &name, stale);
+                }
+            }
+            Change::Remove(kind, name) => {
+                self.mark_dependents(kind, &name, stale);
+                if self.inputs.remove(kind, &name) {
+                    self.mark(kind, &name, stale);
+                }
+            }
+            Change::BundleVersion(version) => {
+                self.bundle_version = Some(version);
+                stale.statuses.extend(self.topology.classes.keys().map(|name| (Kind::GatewayClass, name.clone())));
+            }
+            Change::Provisioned { gateway, state } => {
+                self.mark_gateway_status(&gateway, stale);
+                self.inputs.provisioned.insert(gateway, state);
+            }
+            Change::Report { gateway, refused } => {
+                let before = if refused.is_empty() {
+                    self.inputs.reports.remove(&gateway)
+                } else {
+                    self.inputs.reports.insert(gateway.clone(), refused.clone())
+                };
+                self.mark_gateway_status(&gateway, stale);
+                for key in before.into_iter().flatten().chain(refused).map(|(key, _)| key) {
+                    self.mark_refused(&key, stale);
+                }
+            }
+        }
+    }
+
+    fn upsert(&mut self, object: Object) -> bool {
+        self.inputs.upsert(object)
+    }
+
+    /// Marks what an object that is now different makes stale.
+    fn mark(&self, kind: Kind, name: &ObjectName, stale: &mut Stale) {
+        match kind {
+            Kind::GatewayClass | Kind::Gateway | Kind::ListenerSet => stale.topology = true,
+            Kind::GatewayConfig => {
+                stale.topology = true;
+                stale.statuses.insert((kind, name.clone()));
+            }
+            Kind::HttpRoute => {
+                stale.routes.insert(RouteKey { kind: RouteKind::Http, name: name.clone() });
+            }
+            Kind::GrpcRoute => {
+                stale.routes.insert(RouteKey { kind: RouteKind::Grpc, name: name.clone() });
+            }
+            Kind::ReferenceGrant => {
+                stale.topology = true;
+                stale.routes.extend(self.index.users_of_namespace(&name.namespace).cloned());
+            }
+            Kind::Service => {
+                stale.services.insert(name.clone());
+            }
+            Kind::Secret => stale.topology |= self.topology.secrets.contains(name),
+            Kind::Namespace => {
+                stale.topology = true;
+                self.mark_namespace(&name.name, stale);
+            }
+            Kind::EndpointSlice | Kind::BackendTlsPolicy => self.mark_dependents(kind, name, stale),
+            Kind::ConfigMap => {}
+        }
+    }
+
+    /// Marks the Services that an EndpointSlice or a BackendTLSPolicy, as it is stored, speaks of.
+    fn mark_dependents(&self, kind: Kind, name: &ObjectName, stale: &mut Stale) {
+        match kind {
+            Kind::EndpointSlice => stale.endpoints.extend(self.inputs.service_of_slice(name)),
+            Kind::BackendTlsPolicy => stale.services.extend(self.inputs.targets_of_policy(name)),
+            _ => {}
+        }
+    }
+
+    fn mark_namespace(&self, namespace: &str, stale: &mut Stale) {
+        let key = |kind| move |name: &ObjectName| RouteKey { kind, name: name.clone() };
+        let http = in_namespace(&self.inputs.http_routes, namespace).map(|(name, _)| name).map(key(RouteKind::Http));
+        let grpc = in_namespace(&self.inputs.grpc_routes, namespace).map(|(name, _)| name).map(key(RouteKind::Grpc));
+        stale.routes.extend(http.chain(grpc));
+    }
+
+    /// Marks the statuses that a Gateway's proxies have a part in.
+    fn mark_gateway_status(&self, gateway: &GatewayKey, stale: &mut Stale) {
+        stale.statuses.insert((Kind::Gateway, gateway.0.clone()));
+        let sets = self.topology.listener_sets.iter().filter(|(_, set)| set.gateway == *gateway);
+        stale.statuses.extend(sets.map(|(name, _)| (Kind::ListenerSet, name.clone())));
+    }
+
+    fn mark_refused(&self, key: &ResourceKey, stale: &mut Stale) {
+        match key {
+            ResourceKey::Route(route) => {
+                stale.statuses.insert(refresh::route_object(route));
+            }
+            ResourceKey::Backend(backend) | ResourceKey::Endpoints(backend) => {
+                stale.statuses.extend(self.index.users_of_service(&backend.service).map(refresh::route_object));
+            }
+            // A Gateway's own status is marked with the report.
+            ResourceKey::Gateway(_) | ResourceKey::Listener(_) | ResourceKey::Certificate(_) => {}
+        }
     }
 }

@@ -8,8 +8,7 @@ use serde_json::{Map, Value, json};
 use crate::{Kind, StatusUpdate};
 
 /// Condition types that we own on an object or in its `listeners`, which means: that we remove when we no longer set them.
-const OBJECT_CONDITIONS: &[&str] =
-    &["Accepted", "Programmed", "ResolvedRefs", "SupportedVersion", "Conflicted", super::OVERLAPPING_TLS];
+const OBJECT_CONDITIONS: &[&str] = &["Accepted", "Programmed", "ResolvedRefs", "SupportedVersion", "Conflicted"];
 /// Condition types that we own in an entry of a route's `parents`.
 const PARENT_CONDITIONS: &[&str] = &["Accepted", "ResolvedRefs", "PartiallyInvalid", super::PROXY_PROGRAMMED];
 
@@ -94,11 +93,8 @@ impl Merge<'_> {
     fn with_conditions(&self, entry: &Value, before: Option<&Value>, owned: &[&str]) -> Value {
         let mut entry = entry.clone();
         if let Value::Object(fields) = &mut entry {
-            let conditions = self.conditions(
-                before.and_then(|before| before.get("conditions")),
-                fields.get("conditions"),
-                owned,
-            );
+            let conditions =
+                self.conditions(before.and_then(|before| before.get("conditions")), fields.get("conditions"), owned);
             fields.insert("conditions".to_owned(), conditions);
         }
         entry

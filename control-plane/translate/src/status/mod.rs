@@ -1,8 +1,13 @@
 //! Statuses: conditions as we write them, and how they are merged into what an object has.
 
+mod gateway;
 mod merge;
+mod route;
 
+pub use gateway::SUPPORTED_FEATURES;
+pub(crate) use gateway::{GatewayFacts, class, config, gateway, listener_set};
 pub use merge::merge_status;
+pub(crate) use route::route;
 
 use control_plane_model::ObjectName;
 use serde_json::{Value, json};
@@ -11,8 +16,6 @@ use crate::Kind;
 
 /// Condition of a route's parent, set to False while a proxy refuses the route.
 pub const PROXY_PROGRAMMED: &str = "nebula.dev/Programmed";
-/// Condition of a listener whose certificate or hostname overlaps with another one's (GEP-3567).
-pub(crate) const OVERLAPPING_TLS: &str = "OverlappingTLSConfig";
 
 /// The complete status entries of ours for one object. Conditions have no `lastTransitionTime`; [`merge_status`] adds it.
 #[derive(Clone, Debug, PartialEq)]
@@ -85,4 +88,36 @@ impl Condition {
 
 pub(crate) fn conditions_json(conditions: &[Condition], generation: i64) -> Value {
     conditions.iter().map(|condition| condition.to_json(generation)).collect()
+}
+
+/// Every condition of `update` that is False, or `PartiallyInvalid`, but for `Conflicted`, which is good when it is False.
+pub(crate) fn problems(update: &StatusUpdate) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    let mut collect = |section: &str, holder: &Value| {
+        for condition in holder.get("conditions").and_then(Value::as_array).into_iter().flatten() {
+            let field = |name: &str| condition.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
+            let kind = field("type");
+            let bad_when = if matches!(kind.as_str(), "Conflicted" | "PartiallyInvalid") { "True" } else { "False" };
+            if field("status") == bad_when {
+                problems.push(Problem {
+                    kind: update.kind,
+                    name: update.name.clone(),
+                    section: section.to_owned(),
+                    condition: kind,
+                    reason: field("reason"),
+                    message: field("message"),
+                });
+            }
+        }
+    };
+    collect("", &update.status);
+    for listener in update.status.get("listeners").and_then(Value::as_array).into_iter().flatten() {
+        collect(listener.get("name").and_then(Value::as_str).unwrap_or_default(), listener);
+    }
+    for parent in update.status.get("parents").and_then(Value::as_array).into_iter().flatten() {
+        let reference = parent.get("parentRef");
+        let field = |name: &str| reference.and_then(|reference| reference.get(name)?.as_str()).unwrap_or_default();
+        collect(&format!("{} {}", field("kind"), field("name")), parent);
+    }
+    problems
 }
