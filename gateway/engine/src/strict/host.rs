@@ -81,7 +81,7 @@ mod tests {
 
     #[test]
     fn what_is_no_host_is_refused() {
-        let long = "a.".repeat(127);
+        let long = "a.".repeat(128);
         for text in [
             "",
             ".",
