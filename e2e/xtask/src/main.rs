@@ -16,6 +16,8 @@ mod shell;
 mod steps;
 mod target;
 
+use std::process::ExitCode;
+
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
@@ -46,8 +48,17 @@ enum Command {
     Test(checks::TestArguments),
 }
 
-fn main() -> Result<()> {
-    let arguments = Arguments::parse();
+fn main() -> ExitCode {
+    match run(Arguments::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: Arguments) -> Result<()> {
     let settings = Settings::new(arguments.settings)?;
     match arguments.command {
         Command::Bench(command) => bench::run(&settings, &command),
