@@ -134,7 +134,7 @@ impl Controller {
         let output = self.translator.apply(changes);
         let translated = start.elapsed();
         self.metrics.translate.observe(translated.as_secs_f64());
-        let Output { delta, statuses, deployments_changed } = output;
+        let Output { delta, statuses, deployments_changed, .. } = output;
         let first = !self.outlets.hub.is_synced();
         if deployments_changed || first {
             self.deployments_changed();
