@@ -6,7 +6,7 @@ use std::thread::available_parallelism;
 use anyhow::{Result, bail};
 use clap::Args;
 
-use super::load::{self, Case, Target};
+use super::load::{self, Case, Counted, Target};
 use super::processes::{Placement, Running};
 use super::report::{self, Turn, float};
 use super::subjects::{Ports, Programs, Subject, Workspace};
@@ -58,6 +58,10 @@ pub fn run(settings: &Settings, options: &Options) -> Result<()> {
     for case in &options.cases {
         // Readiness asks through to the upstream, so that this comes first.
         let mut upstream = workspace.start_upstream(&programs, &placement)?;
+        if *case == Case::Http1 {
+            let direct = load::run(*case, &target(&workspace, &placement, workspace.upstream()), options.seconds)?;
+            println!("{}: client to upstream, no proxy: {:.0} req/s", case.name(), rate(&direct));
+        }
         let mut seats = seats(&workspace, options, &programs, &placement)?;
         for round in 1..=options.rounds {
             for seat in &mut seats {
@@ -132,6 +136,21 @@ fn seats(workspace: &Workspace, options: &Options, programs: &Programs, placemen
     Ok(seats)
 }
 
+fn target<'a>(workspace: &'a Workspace, placement: &'a Placement, ports: Ports) -> Target<'a> {
+    Target {
+        plain: ports.plain,
+        tls: ports.tls,
+        cpus: placement.load.as_deref(),
+        script: &workspace.script,
+        directory: &workspace.directory,
+    }
+}
+
+/// Requests a second.
+fn rate(counted: &Counted) -> f64 {
+    float(counted.requests) / (float(counted.microseconds) / 1e6)
+}
+
 fn turn(
     case: Case,
     round: u32,
@@ -140,19 +159,12 @@ fn turn(
     placement: &Placement,
     seconds: u64,
 ) -> Result<Turn> {
-    let script = workspace.script();
-    let target = Target {
-        plain: seat.ports.plain,
-        tls: seat.ports.tls,
-        cpus: placement.load.as_deref(),
-        script: &script,
-        directory: &workspace.directory,
-    };
+    let target = target(workspace, placement, seat.ports);
     load::run(case, &target, 1)?;
     let (watch, before) = (Stopwatch::start(), seat.process.cpu_time()?);
     let counted = load::run(case, &target, seconds)?;
     let cpu = seat.process.cpu_time()?.saturating_sub(before);
-    let rate = float(counted.requests) / (float(counted.microseconds) / 1e6);
+    let rate = rate(&counted);
     seat.process.check()?;
     let turn = Turn {
         case,

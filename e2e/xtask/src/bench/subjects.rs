@@ -129,6 +129,8 @@ pub struct Ports {
 /// A place for the files of a run, with a certificate in it. Goes when it is dropped.
 pub struct Workspace {
     pub directory: PathBuf,
+    /// wrk's report.
+    pub script: PathBuf,
     templates: PathBuf,
     certificate: String,
     key: String,
@@ -162,15 +164,16 @@ impl Workspace {
             certificate: base64("tls.crt")?,
             key: base64("tls.key")?,
             templates: settings.file("e2e/bench/gateway"),
+            script: settings.file("e2e/bench/gateway/report.lua"),
             body: "x".repeat(usize::try_from(BODY)?),
             upstream,
             directory,
         })
     }
 
-    /// `report.lua`.
-    pub fn script(&self) -> PathBuf {
-        self.templates.join("report.lua")
+    /// The upstream, which has one port.
+    pub fn upstream(&self) -> Ports {
+        Ports { plain: self.upstream, tls: 0 }
     }
 
     /// Writes the template `name` as `file` with its places filled in.
@@ -190,7 +193,7 @@ impl Workspace {
 
     /// Starts the upstream and waits until it answers.
     pub fn start_upstream(&self, programs: &Programs, placement: &Placement) -> Result<Running> {
-        let ports = Ports { plain: self.upstream, tls: 0 };
+        let ports = self.upstream();
         let file = self.directory.join("upstream.conf");
         self.write("upstream.conf", &file, ports)?;
         let mut nginx = command(&programs.nginx, placement.load.as_deref());
