@@ -3,7 +3,7 @@
 use std::{collections::VecDeque, time::Duration};
 
 use futures::stream::{self, StreamExt as _};
-use kit_process::drain::Drain;
+use kit_process::{drain::Drain, error::chain};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Status, Streaming, metadata::MetadataValue};
@@ -42,8 +42,14 @@ pub(super) enum SessionError {
     Status(Box<Status>),
 }
 
+/// Code and message; for an error of our own transport also what is behind it.
 fn describe(status: &Status) -> String {
-    format!("{:?}: {}", status.code(), status.message())
+    let text = format!("{:?}: {}", status.code(), status.message());
+    // The first source is what the message was made of.
+    match std::error::Error::source(status).and_then(std::error::Error::source) {
+        Some(inner) => format!("{text}: {}", chain(inner)),
+        None => text,
+    }
 }
 
 impl From<Status> for SessionError {

@@ -82,7 +82,7 @@ pub struct Update {
     /// More parts of this transaction follow; do not apply it yet.
     #[prost(bool, tag = "4")]
     pub more: bool,
-    /// With this transaction the proxy has all that there is for it.
+    /// The first transaction of a stream: with it the proxy has all that there is for it.
     #[prost(bool, tag = "5")]
     pub synced: bool,
 }

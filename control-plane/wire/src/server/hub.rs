@@ -87,7 +87,7 @@ pub struct Transaction {
     pub upserted: Vec<(ResourceKey, Encoded)>,
     /// Keys of objects that left the scope. The proxy may not have them.
     pub removed: Vec<String>,
-    /// With it the proxy has everything.
+    /// The first of a subscription: with it the proxy has everything.
     pub synced: bool,
 }
 
@@ -189,9 +189,7 @@ impl State {
         if self.objects.remove(key).is_some() {
             self.touch_everywhere(key, woken);
         }
-        for (gateway, key) in self.references.set(key, Links::default()) {
-            self.touch(&gateway, &key, woken);
-        }
+        self.link(key, Links::default(), woken);
         self.verdicts.forget(key);
     }
 
@@ -203,13 +201,20 @@ impl State {
             self.verdicts.unsendable(key, gateways, error);
             return;
         }
-        for (gateway, key) in self.references.set(&key, links) {
-            self.touch(&gateway, &key, woken);
-        }
+        self.link(&key, links, woken);
         if self.objects.get(&key).is_none_or(|before| before.version != object.version) {
             self.verdicts.forget(&key);
             self.objects.insert(key.clone(), object);
             self.touch_everywhere(&key, woken);
+        }
+    }
+
+    /// Replaces the links of `owner`. What entered or left a scope is news to its proxies, where it exists.
+    fn link(&mut self, owner: &ResourceKey, links: Links, woken: &mut BTreeSet<u64>) {
+        for (gateway, key) in self.references.set(owner, links) {
+            if self.objects.contains_key(&key) {
+                self.touch(&gateway, &key, woken);
+            }
         }
     }
 
@@ -275,7 +280,7 @@ impl State {
         let pending = std::mem::take(&mut stream.pending);
         stream.outstanding = true;
         let gateway = stream.identity.gateway.clone();
-        let mut transaction = Transaction { upserted: Vec::new(), removed: Vec::new(), synced: true };
+        let mut transaction = Transaction { upserted: Vec::new(), removed: Vec::new(), synced: false };
         for key in pending {
             match self.visible(&gateway, &key).cloned() {
                 Some(object) => transaction.upserted.push((key, object)),

@@ -1,4 +1,24 @@
 //! Tests of the discovery protocol from outside.
 
 #[cfg(test)]
+mod client;
+#[cfg(test)]
 mod generated;
+#[cfg(test)]
+mod harness;
+#[cfg(test)]
+mod invalid;
+#[cfg(test)]
+mod objects;
+#[cfg(test)]
+mod roundtrip;
+#[cfg(test)]
+mod scope;
+#[cfg(test)]
+mod server;
+#[cfg(test)]
+mod strategies;
+#[cfg(test)]
+mod stream;
+#[cfg(test)]
+mod tls;
