@@ -3,6 +3,7 @@
 
 mod availability;
 mod chart;
+mod definitions;
 mod gateways;
 mod identity;
 mod references;
@@ -21,6 +22,7 @@ type Test = (&'static str, fn(&Kubernetes) -> Result<()>);
 /// In the order they run. What takes the product away comes last and brings it back.
 const TESTS: &[Test] = &[
     ("the chart installs a control plane that is ready", chart::installs),
+    ("the API server checks a GatewayConfig and fills in its defaults", definitions::gateway_config),
     ("a route leads to its backend and an edit shows at once", gateways::route_and_edit),
     ("a backend that does not exist answers 500 and the status says so", references::missing_backend),
     ("a grant taken away ends the traffic and the status says so", references::grant_taken_away),

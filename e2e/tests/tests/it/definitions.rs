@@ -1,0 +1,56 @@
+//! The custom resources of our own, as a real API server takes them: schema, defaults and CEL rules.
+
+use anyhow::{Context as _, Result, ensure};
+use e2e_tests::kubernetes::Kubernetes;
+
+/// (spec, what the API server must say; nothing where it must accept).
+const GATEWAY_CONFIGS: &[(&str, Option<&str>)] = &[
+    ("{}", None),
+    ("{replicas: 2, resources: {requests: {cpu: 1, memory: 64Mi}, limits: {cpu: '2', memory: 0.5Gi}}}", None),
+    (
+        "{service: {type: NodePort, annotations: {a: b}}, log: {filter: 'info,gateway_engine=debug', format: Text}}",
+        None,
+    ),
+    ("{telemetry: {tracing: {endpoint: 'http://collector.obs.svc:4317', sampling: {numerator: 1}}}}", None),
+    ("{replicas: 0}", Some("spec.replicas")),
+    ("{resources: {requests: {cpu: much}}}", Some("spec.resources.requests.cpu")),
+    ("{resources: {requests: {memory: 2Gi}, limits: {memory: 512Mi}}}", Some("a request must not be above its limit")),
+    ("{resources: {requests: {cpu: 3}, limits: {cpu: 2500m}}}", Some("a request must not be above its limit")),
+    ("{service: {type: ExternalName}}", Some("spec.service.type")),
+    ("{log: {filter: 'two words'}}", Some("spec.log.filter")),
+    ("{log: {accessLog: Never}}", Some("spec.log.accessLog")),
+    ("{telemetry: {tracing: {}}}", Some("spec.telemetry.tracing.endpoint")),
+    ("{telemetry: {tracing: {endpoint: 'collector:4317'}}}", Some("spec.telemetry.tracing.endpoint")),
+    (
+        "{telemetry: {tracing: {endpoint: 'http://c:4317', sampling: {numerator: 5, denominator: 4}}}}",
+        Some("numerator must not be above denominator"),
+    ),
+    ("{replica: 3}", Some("replica")),
+];
+
+pub fn gateway_config(kubernetes: &Kubernetes) -> Result<()> {
+    let _namespace = kubernetes.namespace("e2e-definitions")?;
+    for (spec, expected) in GATEWAY_CONFIGS {
+        let outcome = kubernetes.apply(&format!(
+            "apiVersion: nebula.dev/v1alpha1
+kind: GatewayConfig
+metadata: {{name: sample, namespace: e2e-definitions}}
+spec: {spec}
+"
+        ));
+        match (expected, outcome) {
+            (None, outcome) => outcome.with_context(|| format!("{spec} is refused"))?,
+            (Some(expected), Ok(())) => anyhow::bail!("{spec} is accepted, want: {expected}"),
+            (Some(expected), Err(error)) => {
+                let said = format!("{error:#}");
+                ensure!(said.contains(expected), "{spec}: it says {said:?}, want {expected:?}");
+            }
+        }
+    }
+    let object = kubernetes.get("e2e-definitions", "gatewayconfig", "sample")?.context("the sample is gone")?;
+    let filter = object.pointer("/spec/log/filter").and_then(serde_json::Value::as_str);
+    ensure!(filter == Some("info"), "the API server does not put defaults in: {object}");
+    let explained = kubernetes.kubectl(&["explain", "gatewayconfig.spec.telemetry.tracing.sampling"])?;
+    ensure!(explained.contains("share of requests"), "kubectl explain says {explained:?}");
+    Ok(())
+}
