@@ -5,7 +5,7 @@
 //! endpoint's change rebuilds no table at all.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
 };
 
@@ -224,8 +224,11 @@ impl<F: FilterSet> Compiler<F> {
         }
         for key in &delta.removed {
             touches_tls |= matches!(key, ResourceKey::Certificate(_) | ResourceKey::Listener(_));
-            self.remove(key);
             self.snapshot.remove(key);
+        }
+        self.detach_slots(delta);
+        for key in &delta.removed {
+            self.remove(key);
         }
         if touches_tls {
             refused.extend(self.compile_listeners());
@@ -259,8 +262,17 @@ impl<F: FilterSet> Compiler<F> {
             ResourceKey::Gateway(_) => self.config.access_log = AccessLog::Json,
             ResourceKey::Certificate(key) => drop(self.certificates.remove(key)),
             ResourceKey::Listener(key) => self.config.router.remove_listener(key),
-            ResourceKey::Backend(key) => self.slot(key).set(None),
-            ResourceKey::Endpoints(key) => self.slot(key).set_endpoints(None),
+            // A slot that is detached is no longer here: what runs over it goes on.
+            ResourceKey::Backend(key) => {
+                if let Some(slot) = self.config.backends.get(key) {
+                    slot.set(None);
+                }
+            }
+            ResourceKey::Endpoints(key) => {
+                if let Some(slot) = self.config.backends.get(key) {
+                    slot.set_endpoints(None);
+                }
+            }
             ResourceKey::Route(key) => self.config.router.remove_route(key),
         }
     }
@@ -339,6 +351,29 @@ impl<F: FilterSet> Compiler<F> {
         slot
     }
 
+    /// Forgets the slots of backends that are gone and that no route names any more, and leaves in them what they hold:
+    /// a request that began with the configuration before may still be on its way to one.
+    fn detach_slots(&mut self, delta: &Delta) {
+        let gone: Vec<_> = delta
+            .removed
+            .iter()
+            .filter_map(|key| match key {
+                ResourceKey::Backend(key) | ResourceKey::Endpoints(key) => Some(key),
+                _ => None,
+            })
+            .filter(|key| !self.snapshot.backends.contains_key(*key) && !self.snapshot.endpoints.contains_key(*key))
+            .collect();
+        if gone.is_empty() {
+            return;
+        }
+        let named: BTreeSet<_> = self.snapshot.routes.values().flat_map(|route| backends_of(route)).collect();
+        for key in gone {
+            if !named.contains(key) {
+                Arc::make_mut(&mut self.config.backends).remove(key);
+            }
+        }
+    }
+
     /// Forgets slots that no rule points to and whose backend is gone.
     fn drop_vacant_slots(&mut self, delta: &Delta) {
         let may_leave_one = |key: &ResourceKey| {
@@ -403,6 +438,18 @@ impl<F> CompiledRule<F> {
             timeouts: Timeouts::default(),
         }
     }
+}
+
+/// The backends that a route names, with repeats.
+fn backends_of(route: &Route) -> impl Iterator<Item = &BackendKey> {
+    let targets = route.rules.iter().filter_map(|rule| match &rule.action {
+        RuleAction::Forward(backends) => Some(backends),
+        RuleAction::Fail(_) => None,
+    });
+    targets.flatten().filter_map(|backend| match &backend.target {
+        BackendTarget::Backend(key) => Some(key),
+        BackendTarget::Invalid(_) => None,
+    })
 }
 
 /// Why an object is refused.

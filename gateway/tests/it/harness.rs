@@ -52,7 +52,7 @@ pub fn free_port() -> u16 {
 ///
 /// # Panics: after [`DEADLINE`], saying what did not come.
 pub async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, mut check: impl FnMut() -> F) -> T {
-    let end = Instant::now() + DEADLINE;
+    let end = Instant::now() + DEADLINE + DEADLINE / 10;
     loop {
         if let Some(value) = check().await {
             return value;
@@ -180,7 +180,11 @@ impl Gateway {
 
     /// Waits for a line of the log that holds `text`.
     pub async fn logged(&self, text: &str) -> String {
-        eventually(text, || async { self.log().lines().find(|line| line.contains(text)).map(str::to_owned) }).await
+        let line = || async { self.log().lines().find(|line| line.contains(text)).map(str::to_owned) };
+        let Ok(line) = timeout(DEADLINE, eventually(text, line)).await else {
+            panic!("no line with {text:?} in the log:\n{}", self.log())
+        };
+        line
     }
 
     /// Time since the process was started.

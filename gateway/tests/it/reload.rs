@@ -69,7 +69,7 @@ async fn broken_yaml_keeps_the_last_good_configuration_and_the_error_names_file_
     let gateway = Gateway::ready(&folder).await;
     folder.write("route.yaml", &(route("r", "/", "two") + "  oops\n  : [\n"));
     let line = gateway.logged("route.yaml:").await;
-    assert!(line.contains("route.yaml:8:"), "{line}");
+    assert!(line.contains("route.yaml:9:3: "), "{line}");
     assert_eq!(gateway.get("/").await.body, "one");
     // Others go on: a new file is served beside the broken one.
     folder.write("more.yaml", &route("more", "/more", "two"));

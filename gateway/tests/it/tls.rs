@@ -115,7 +115,7 @@ async fn a_secret_that_breaks_later_keeps_the_old_certificate() {
     let good = Identity::new("edge.example", "cert");
     let folder = folder(&good.secret).await;
     let gateway = Gateway::ready(&folder).await;
-    folder.write("secret.yaml", &good.secret.replace("data:", "datum:"));
+    folder.write("secret.yaml", &good.secret.replace("\ndata:", "\ndatum:"));
     gateway.logged("datum: unknown field").await;
     get(gateway.https, "edge.example", &[&good]).await.unwrap();
 }
