@@ -8,7 +8,7 @@
 //! Invariants: every replica watches, translates and serves; the holder of the Lease alone writes. A loss of the API
 //! server stops changes, not the serving of what is known. No globals: `main` owns process-wide settings.
 
-mod authenticate;
+pub mod authenticate;
 pub mod ca;
 pub mod config;
 mod controller;
@@ -17,7 +17,7 @@ mod kubernetes;
 pub mod lease;
 pub mod metrics;
 mod pace;
-mod provisioner;
+pub mod provisioner;
 mod reports;
 pub mod status;
 mod watch;

@@ -4,6 +4,7 @@
 //! the last state in place; an event that changes nothing which the translator reads (our own status writes above all)
 //! is not passed on. A queue that is full holds the watch back, which the API server then buffers.
 
+mod bundle;
 mod kinds;
 mod retry;
 
@@ -103,6 +104,7 @@ pub fn start(context: &Context, tasks: &Tasks) {
         core::v1::{Namespace, Secret, Service},
         discovery::v1::EndpointSlice,
     };
+    tasks.spawn("watch bundle version", bundle::watch(context.clone()));
     // Of Secrets only certificates are of use: no other Secret of the cluster enters this process's memory.
     let certificates = watcher::Config::default().fields("type=kubernetes.io/tls");
     spawn::<GatewayClass>("watch GatewayClass", context, tasks, watcher::Config::default());

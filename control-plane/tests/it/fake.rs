@@ -7,7 +7,7 @@ use axum::{
     Json, Router,
     body::Bytes,
     extract::State,
-    http::{Method, StatusCode, Uri},
+    http::{HeaderMap, Method, StatusCode, Uri},
     response::{IntoResponse as _, Response},
 };
 use kube::Client;
@@ -25,6 +25,8 @@ struct Store {
     /// Applied to an object right after it is read.
     meddlers: Vec<Meddler>,
     broken: bool,
+    /// What a TokenReview of a token answers.
+    reviews: BTreeMap<String, Value>,
 }
 
 /// The fake and a client for it. Clones share it.
@@ -79,6 +81,16 @@ impl Fake {
         self.store.lock().broken = broken;
     }
 
+    /// What the API server says of `token`, once it is asked. Tokens that were never named are not confirmed.
+    pub fn review(&self, token: &str, status: Value) {
+        self.store.lock().reviews.insert(token.to_owned(), status);
+    }
+
+    /// The paths of all objects.
+    pub fn paths(&self) -> Vec<String> {
+        self.store.lock().objects.keys().cloned().collect()
+    }
+
     /// How many requests with `method` were answered with `status`.
     pub fn count(&self, method: &str, status: u16) -> usize {
         let wanted = format!("{method} {status}");
@@ -94,9 +106,14 @@ impl Store {
         object
     }
 
-    fn answer(&mut self, method: &Method, path: &str, body: Value) -> (u16, Value) {
+    fn answer(&mut self, method: &Method, path: &str, apply: bool, body: Value) -> (u16, Value) {
         if self.broken {
             return failure(500, "broken");
+        }
+        if path.ends_with("/tokenreviews") {
+            let token = body["spec"]["token"].as_str().unwrap_or_default();
+            let status = self.reviews.get(token).cloned().unwrap_or_else(|| json!({"authenticated": false}));
+            return (201, json!({"spec": body["spec"], "status": status}));
         }
         let path = path.strip_suffix("/status").unwrap_or(path);
         let stored = self.objects.get(path).cloned();
@@ -119,6 +136,7 @@ impl Store {
                 }
                 (200, object)
             }
+            "PATCH" if stored.is_none() && apply => (201, self.write(path, body)),
             "PUT" | "PATCH" if stored.is_none() => failure(404, "not found"),
             "PUT" | "PATCH" if !version.is_null() && Some(version) != newest.as_ref() => failure(409, "conflict"),
             "PUT" => (200, self.write(path, body)),
@@ -127,6 +145,8 @@ impl Store {
                 merge(&mut object, body);
                 (200, self.write(path, object))
             }
+            "DELETE" if stored.is_none() => failure(404, "not found"),
+            "DELETE" => (200, self.objects.remove(path).unwrap_or_default()),
             _ => failure(405, "no such method"),
         }
     }
@@ -161,10 +181,17 @@ fn failure(code: u16, message: &str) -> (u16, Value) {
     (code, status)
 }
 
-async fn answer(State(store): State<Arc<Mutex<Store>>>, method: Method, uri: Uri, body: Bytes) -> Response {
+async fn answer(
+    State(store): State<Arc<Mutex<Store>>>,
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    let apply = headers.get("content-type").is_some_and(|kind| kind == "application/apply-patch+yaml");
     let body = serde_json::from_slice(&body).unwrap_or_default();
     let mut store = store.lock();
-    let (code, answer) = store.answer(&method, uri.path(), body);
+    let (code, answer) = store.answer(&method, uri.path(), apply, body);
     store.log.push(format!("{method} {code}"));
     (StatusCode::from_u16(code).unwrap(), Json(answer)).into_response()
 }

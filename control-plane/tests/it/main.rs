@@ -2,10 +2,14 @@
 //! refusals, and silence.
 
 #[cfg(test)]
+mod authentication;
+#[cfg(test)]
 mod authority;
 #[cfg(test)]
 mod fake;
 #[cfg(test)]
 mod lease;
+#[cfg(test)]
+mod provisioner;
 #[cfg(test)]
 mod status;
