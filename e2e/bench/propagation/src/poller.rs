@@ -94,3 +94,49 @@ fn read_response(connection: &mut BufReader<TcpStream>) -> Result<(u16, bool)> {
     std::io::copy(&mut connection.take(length), &mut std::io::sink())?;
     Ok((status, keep))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+
+    /// Answers one request on each connection for each of the statuses; 0 closes the connection instead.
+    fn gateway(connections: Vec<Vec<u16>>) -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        std::thread::spawn(move || {
+            for statuses in connections {
+                let mut reader = BufReader::new(listener.accept().unwrap().0);
+                for status in statuses.into_iter().take_while(|status| *status != 0) {
+                    let mut line = String::new();
+                    while line != "\r\n" {
+                        line.clear();
+                        assert!(reader.read_line(&mut line).unwrap() > 0);
+                    }
+                    let answer = format!("HTTP/1.1 {status} X\r\nContent-Length: 2\r\n\r\nok");
+                    reader.get_mut().write_all(answer.as_bytes()).unwrap();
+                }
+            }
+        });
+        address
+    }
+
+    #[test]
+    fn what_is_neither_404_nor_200_is_an_error_and_so_is_a_connection_that_breaks() {
+        let mut poller = Poller::new(gateway(vec![vec![404, 503, 0], vec![404, 404, 200]]));
+        poller.until_served("a.example.com", Instant::now(), Duration::from_secs(5)).unwrap();
+        assert_eq!(poller.take_errors(), 2);
+        assert_eq!(poller.take_errors(), 0);
+    }
+
+    #[test]
+    fn the_backend_answers_one_request_after_the_other_on_a_kept_connection() {
+        let mut poller = Poller::new(crate::backend::serve([127, 0, 0, 1].into()).unwrap());
+        for _ in 0..3 {
+            poller.until_served("a.example.com", Instant::now(), Duration::from_secs(5)).unwrap();
+        }
+        assert!(poller.connection.is_some());
+        assert_eq!(poller.take_errors(), 0);
+    }
+}
