@@ -4,14 +4,18 @@ use std::{
     collections::BTreeMap,
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener},
+    time::Duration,
 };
 
 use kit_process::drain::{self, DrainTrigger};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::mpsc;
+use tokio_util::task::TaskTracker;
 
 use crate::{router::Bind, worker::Command};
 
+/// How long the workers may take to close a socket.
+const CLOSE_LIMIT: Duration = Duration::from_secs(1);
 /// Connections that may wait to be accepted, for each socket.
 const BACKLOG: i32 = 4096;
 
@@ -19,12 +23,22 @@ const BACKLOG: i32 = 4096;
 #[derive(Debug)]
 pub(crate) struct Sockets {
     port_map: BTreeMap<u16, u16>,
-    open: BTreeMap<Bind, DrainTrigger>,
+    open: BTreeMap<Bind, Open>,
+    /// Sockets that workers are closing: they must be gone before the same port opens again.
+    closing: BTreeMap<Bind, TaskTracker>,
+}
+
+/// One open port: dropping it tells every worker to close its socket.
+#[derive(Debug)]
+struct Open {
+    _trigger: DrainTrigger,
+    /// Ends once every worker has closed its socket.
+    sockets: TaskTracker,
 }
 
 impl Sockets {
     pub(crate) fn new(port_map: BTreeMap<u16, u16>) -> Self {
-        Self { port_map, open: BTreeMap::new() }
+        Self { port_map, open: BTreeMap::new(), closing: BTreeMap::new() }
     }
 
     /// Opens what is missing and closes what is no longer wanted; returns what could not be opened.
@@ -34,15 +48,21 @@ impl Sockets {
         workers: &[mpsc::Sender<Command>],
     ) -> Vec<(Bind, BindError)> {
         let wanted: std::collections::BTreeSet<Bind> = wanted.into_iter().collect();
-        // Dropping a trigger closes the socket on every worker, which first serves what waits in its queue.
-        self.open.retain(|bind, _| wanted.contains(bind));
+        for (bind, open) in self.open.extract_if(.., |bind, _| !wanted.contains(bind)) {
+            self.closing.insert(bind, open.sockets);
+        }
         let mut failed = Vec::new();
         for bind in wanted {
             if self.open.contains_key(&bind) {
                 continue;
             }
+            if let Some(sockets) = self.closing.remove(&bind) {
+                sockets.close();
+                // A worker that is too busy to close in time shows as a port in use, which is tried again.
+                let _ = tokio::time::timeout(CLOSE_LIMIT, sockets.wait()).await;
+            }
             match self.open(bind, workers).await {
-                Ok(trigger) => drop(self.open.insert(bind, trigger)),
+                Ok(open) => drop(self.open.insert(bind, open)),
                 Err(error) => failed.push((bind, error)),
             }
         }
@@ -64,7 +84,7 @@ impl Sockets {
         self.port_map.get(&port).copied().unwrap_or(port)
     }
 
-    async fn open(&self, bind: Bind, workers: &[mpsc::Sender<Command>]) -> Result<DrainTrigger, BindError> {
+    async fn open(&self, bind: Bind, workers: &[mpsc::Sender<Command>]) -> Result<Open, BindError> {
         let port = self.mapped(bind.port.get());
         // SO_REUSEPORT would share the port in silence with another gateway of the same user: see first that it is free.
         drop(listen(bind.address, port, Sharing::Refuse).map_err(|source| BindError { port, source })?);
@@ -74,11 +94,12 @@ impl Sockets {
             sockets
                 .push(listen(bind.address, port, Sharing::AmongWorkers).map_err(|source| BindError { port, source })?);
         }
+        let open = Open { _trigger: trigger, sockets: TaskTracker::new() };
         for (socket, worker) in sockets.into_iter().zip(workers) {
             // An error means that the worker is gone, which only happens while the engine ends.
-            let _ = worker.send(Command::Listen { socket, bind, closed: closed.clone() }).await;
+            let _ = worker.send(Command::Listen { socket, bind, closed: closed.clone(), token: open.sockets.token() }).await;
         }
-        Ok(trigger)
+        Ok(open)
     }
 }
 

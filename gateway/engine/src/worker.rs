@@ -21,6 +21,7 @@ use tokio::{
     sync::mpsc,
     time::Instant,
 };
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use crate::{
     compile::Config, connection, filter::FilterSet, limits::Limits, router::Bind, spawn::on_this_worker,
@@ -68,7 +69,8 @@ pub(crate) struct Worker<F> {
 /// What a worker is told to do.
 pub(crate) enum Command {
     /// Accept connections until `closed` is signalled.
-    Listen { socket: StdTcpListener, bind: Bind, closed: Drain },
+    /// The token lives as long as the socket.
+    Listen { socket: StdTcpListener, bind: Bind, closed: Drain, token: TaskTrackerToken },
     /// Serve a connection that another worker accepted.
     Serve { stream: StdTcpStream, peer: SocketAddr, bind: Bind },
 }
@@ -109,9 +111,12 @@ impl<F: FilterSet> Worker<F> {
         });
         while let Some(command) = commands.recv().await {
             match command {
-                Command::Listen { socket, bind, closed } => {
+                Command::Listen { socket, bind, closed, token } => {
                     let worker = self.clone();
-                    on_this_worker(async move { worker.listen(socket, bind, closed).await });
+                    on_this_worker(async move {
+                        worker.listen(socket, bind, closed).await;
+                        drop(token);
+                    });
                 }
                 Command::Serve { stream, peer, bind } => match TcpStream::from_std(stream) {
                     Ok(stream) => self.serve(stream, peer, bind),

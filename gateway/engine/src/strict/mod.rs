@@ -5,11 +5,12 @@
 //! `Transfer-Encoding` that does not end in `chunked` or comes in HTTP/1.0, obsolete folding, and a space before a
 //! colon. But it merges equal `Content-Length` fields, drops `Content-Length` beside `Transfer-Encoding` (and closes
 //! after the answer), drops a fragment from the target, and accepts a bare LF as line end, all before [`canonicalise`]
-//! can see them. A look at the bytes before hyper takes them is therefore needed as well.
+//! can see them. [`raw`] therefore looks at the bytes before hyper does.
 
 mod fields;
 mod host;
 mod path;
+pub mod raw;
 
 use std::net::SocketAddr;
 

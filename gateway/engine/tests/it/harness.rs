@@ -18,6 +18,7 @@ use control_plane_model::{
 };
 use gateway_engine::{
     Engine, EngineOptions, Refused,
+    filter::FilterSet,
     limits::Limits,
     telemetry::{AccessLog, Metrics, Telemetry, Tracing},
 };
@@ -36,8 +37,8 @@ pub fn free_port() -> NonZeroU16 {
 }
 
 /// An engine that listens on one port of loopback.
-pub struct Proxy {
-    pub engine: Engine<Filters>,
+pub struct Proxy<F: FilterSet = Filters> {
+    pub engine: Engine<F>,
     pub port: NonZeroU16,
     pub log: SharedLog,
     _trigger: drain::DrainTrigger,
@@ -145,6 +146,13 @@ impl Proxy {
     }
 
     pub async fn start_with(limits: Limits, objects: impl IntoIterator<Item = Resource>) -> Self {
+        Self::start_filtering(limits, objects).await
+    }
+}
+
+impl<F: FilterSet> Proxy<F> {
+    /// As [`Proxy::start_with`], with another set of filters.
+    pub async fn start_filtering(limits: Limits, objects: impl IntoIterator<Item = Resource>) -> Self {
         let mut registry = Registry::default();
         let metrics = Metrics::register(&mut registry);
         let log = SharedLog::default();

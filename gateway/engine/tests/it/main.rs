@@ -2,3 +2,5 @@
 
 mod harness;
 mod proxying;
+mod panic;
+mod tls;
