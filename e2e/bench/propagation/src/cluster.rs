@@ -19,6 +19,8 @@ use crate::backend;
 const CONCURRENCY: usize = 16;
 /// For the Gateway to have an address.
 const GATEWAY_LIMIT: Duration = Duration::from_mins(2);
+/// For the namespace of an earlier run to go.
+const NAMESPACE_LIMIT: Duration = Duration::from_mins(2);
 /// The gateway's telemetry port.
 const TELEMETRY_PORT: u16 = 15020;
 
@@ -43,12 +45,25 @@ impl Cluster {
         let config = kube::Config::infer().await.context("find a kubeconfig")?;
         let backend = backend::serve(own_address(&config.cluster_url)?)?;
         let cluster = Self { client: Client::try_from(config)?, namespace: namespace.to_owned() };
-        cluster.post("/api/v1/namespaces", &json!({"metadata": {"name": namespace}})).await?;
+        cluster.create_namespace().await?;
         let prepared = cluster.create_objects(backend, class).await;
         if prepared.is_err() {
             cluster.remove().await?;
         }
         prepared.map(|()| cluster)
+    }
+
+    /// Waits for the last run's namespace to be gone.
+    async fn create_namespace(&self) -> Result<()> {
+        let (since, namespace) = (Instant::now(), json!({"metadata": {"name": self.namespace}}));
+        loop {
+            match self.post("/api/v1/namespaces", &namespace).await {
+                Err(error) if is_conflict(&error) && since.elapsed() < NAMESPACE_LIMIT => {
+                    tokio::time::sleep(Duration::from_millis(200)).await;
+                }
+                outcome => return outcome,
+            }
+        }
     }
 
     async fn create_objects(&self, backend: SocketAddr, class: &str) -> Result<()> {
@@ -63,6 +78,8 @@ impl Cluster {
         });
         self.post(&self.path("/apis/discovery.k8s.io/v1", "endpointslices"), &slice).await?;
         let gateway = json!({
+            "apiVersion": "gateway.networking.k8s.io/v1",
+            "kind": "Gateway",
             "metadata": {"name": "bench"},
             "spec": {"gatewayClassName": class, "listeners": [{"name": "http", "port": 80, "protocol": "HTTP"}]},
         });
@@ -152,6 +169,11 @@ impl Cluster {
             Request::builder().method(&method).uri(path).header("content-type", "application/json").body(body)?;
         self.client.request(request).await.with_context(|| format!("{method} {path}"))
     }
+}
+
+/// Whether the API server says 409.
+fn is_conflict(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(kube::Error::Api(status)) if status.code == 409)
 }
 
 /// The host that the route `name` serves.
