@@ -12,7 +12,7 @@ use crate::images::Profile;
 use crate::settings::Settings;
 use crate::steps::Steps;
 use crate::target::{self, Choice, Kubernetes};
-use crate::{dependencies, install, packages};
+use crate::{architecture, dependencies, install, packages};
 
 /// The cluster that `cargo xtask test` makes for itself.
 const CLUSTER: &str = "test";
@@ -69,6 +69,7 @@ pub fn test(settings: &Settings, arguments: &TestArguments) -> Result<()> {
 
 fn static_checks(settings: &Settings, steps: &mut Steps) {
     steps.command("format", cargo(settings).args(["fmt", "--all", "--check"]));
+    steps.step("architecture", |_| architecture::check(settings));
     steps.step("dependencies", |_| dependencies::check(settings));
     steps.command(
         "lints",

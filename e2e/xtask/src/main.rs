@@ -1,6 +1,7 @@
 //! The project's own commands: `cargo xtask cluster | conformance | check | test`.
 //! Owns no logic of the product; it starts the tools that build, run and judge it, and says what each step took.
 
+mod architecture;
 mod artifacts;
 mod bench;
 mod checks;
