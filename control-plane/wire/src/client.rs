@@ -35,7 +35,8 @@ pub struct ClientOptions {
 /// What takes the configuration.
 pub trait DeltaSink: Send + Sync {
     /// Takes a transaction: everything at once, less the objects that it returns as refused, of which the older
-    /// state (or none) stays in force. An object is refused by its key; refusing a removal has no effect.
+    /// state (or none) stays in force. The answer is all that is refused at this moment, also of earlier transactions;
+    /// what was refused is offered again with the next transaction. A removal cannot be refused.
     fn apply(&self, delta: Delta) -> impl Future<Output = Vec<Refused>> + Send;
 
     /// Everything that the control plane has for this proxy has been applied. Called after each connect.

@@ -1,11 +1,12 @@
 //! What a proxy holds: the version of each object, and which ones it refuses. Pure; no IO.
 //!
-//! Invariant: a version is recorded once the sink has taken the object, so that a refused one comes again with the next
-//! stream, and a lost transaction leaves no trace.
+//! Invariants: a version is recorded once the sink has answered, so that a lost transaction leaves no trace. A refused
+//! object is offered again with each later transaction, as what was in its way may be gone, so that the sink's last
+//! answer is all that it refuses. Whatever a refusal left in the sink, a removal or another version still reaches it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use control_plane_model::{Delta, ResourceKey};
+use control_plane_model::{Delta, Resource, ResourceKey};
 
 use super::Refused;
 use crate::{PART_SIZE, Version, proto, resource};
@@ -19,22 +20,33 @@ const ERROR_LIMIT: usize = 300;
 /// What a proxy holds.
 #[derive(Debug, Default)]
 pub(super) struct Holdings {
+    /// Of what the sink took.
     versions: BTreeMap<ResourceKey, Version>,
-    /// By the key's text, as it may be of a kind that this version does not know.
-    refused: BTreeMap<String, String>,
+    /// The sink's last answer.
+    refused: BTreeMap<ResourceKey, String>,
+    /// Objects of `refused` that it has not taken in this form.
+    declined: BTreeMap<ResourceKey, (Version, Resource)>,
+    /// Objects that never reach the sink, by the key's text, as it may be of a kind that this version does not know.
+    undecodable: BTreeMap<String, String>,
 }
 
 /// The parts of one transaction that have come in so far.
 #[derive(Debug, Default)]
 pub(super) struct Incoming {
-    /// For the sink.
-    pub(super) delta: Delta,
-    /// Of the objects in `delta`.
-    versions: Vec<(ResourceKey, Version)>,
-    /// Objects that never reach the sink.
+    upserted: BTreeMap<ResourceKey, (Version, Resource)>,
+    removed: BTreeSet<ResourceKey>,
     undecodable: Vec<(String, String)>,
-    /// Objects that are as the proxy has them already, and objects that are gone.
-    settled: Vec<String>,
+    /// Every key of the transaction.
+    mentioned: Vec<String>,
+}
+
+/// A transaction as the sink is to apply it.
+#[derive(Debug)]
+pub(super) struct Offer {
+    /// May be empty.
+    pub(super) delta: Delta,
+    /// Of `delta.upserted`.
+    pub(super) versions: Vec<Version>,
 }
 
 impl Holdings {
@@ -42,7 +54,9 @@ impl Holdings {
     pub(super) fn known(&self) -> Vec<proto::Known> {
         let mut messages = vec![proto::Known::default()];
         let mut size = 0;
-        for (key, version) in &self.versions {
+        let mut versions: BTreeMap<&ResourceKey, &Version> = self.versions.iter().collect();
+        versions.extend(self.declined.iter().map(|(key, (version, _))| (key, version)));
+        for (key, version) in versions {
             let known = proto::KnownResource { key: key.to_string(), version: version.as_bytes().to_vec().into() };
             size += known.key.len() + known.version.len();
             if size > PART_SIZE {
@@ -62,76 +76,80 @@ impl Holdings {
     /// Adds one object to the transaction.
     pub(super) fn receive(&self, incoming: &mut Incoming, wire: proto::Resource) {
         match self.decode(&wire) {
-            Ok(None) => incoming.settled.push(wire.key),
-            Ok(Some((version, object))) => {
-                incoming.versions.push((object.key(), version));
-                incoming.delta.upserted.push(object);
-            }
-            Err(error) => incoming.undecodable.push((wire.key, error)),
+            Ok(None) => {}
+            Ok(Some((version, object))) => drop(incoming.upserted.insert(object.key(), (version, object))),
+            Err(error) => incoming.undecodable.push((wire.key.clone(), error)),
         }
+        incoming.mentioned.push(wire.key);
     }
 
     /// Adds one removal to the transaction.
-    pub(super) fn receive_removed(&self, incoming: &mut Incoming, key: String) {
-        if let Ok(key) = key.parse()
-            && self.versions.contains_key(&key)
-        {
-            incoming.delta.removed.push(key);
+    pub(super) fn receive_removed(incoming: &mut Incoming, key: String) {
+        if let Ok(key) = key.parse() {
+            incoming.removed.insert(key);
         }
-        incoming.settled.push(key);
+        incoming.mentioned.push(key);
     }
 
-    /// The object, or `None` where the proxy has this very version.
-    fn decode(&self, wire: &proto::Resource) -> Result<Option<(Version, control_plane_model::Resource)>, String> {
+    /// The object with its version, or `None` where the proxy has this very version.
+    fn decode(&self, wire: &proto::Resource) -> Result<Option<(Version, Resource)>, String> {
         let kind = wire.key.split('/').next().unwrap_or_default();
         if !resource::KINDS.contains(&kind) {
             return Err(format!("unknown kind {kind:?}: this proxy is older than its control plane"));
         }
         let key: ResourceKey = wire.key.parse().map_err(|error| format!("{error}"))?;
         let version = Version::from_bytes(&wire.version).ok_or("version is not 16 bytes")?;
-        if self.versions.get(&key) == Some(&version) {
+        if self.versions.get(&key) == Some(&version) && !self.declined.contains_key(&key) {
             return Ok(None);
         }
         let object = resource::decode(&key, &wire.body).map_err(|error| error.to_string())?;
         Ok(Some((version, object)))
     }
 
-    /// Records a transaction after the sink has applied it and `refused` some of it.
-    pub(super) fn settle(&mut self, incoming: Incoming, removed: &[ResourceKey], refused: Vec<Refused>) {
-        for key in removed {
-            self.versions.remove(key);
+    /// The transaction is complete: what the sink is to apply.
+    pub(super) fn offer(&mut self, mut incoming: Incoming) -> Offer {
+        let mut removed: Vec<ResourceKey> = Vec::new();
+        for key in incoming.removed {
+            if self.versions.remove(&key).is_some() || self.declined.contains_key(&key) {
+                removed.push(key);
+            }
         }
-        for key in incoming.settled {
-            self.refused.remove(&key);
+        for key in &incoming.mentioned {
+            self.undecodable.remove(key);
+            if let Ok(key) = key.parse() {
+                self.declined.remove(&key);
+            }
         }
-        let mut refused: BTreeMap<ResourceKey, String> =
-            refused.into_iter().map(|refused| (refused.key, refused.error)).collect();
-        for (key, version) in incoming.versions {
-            if let Some(error) = refused.remove(&key) {
-                self.refused.insert(key.to_string(), error);
+        self.undecodable.extend(incoming.undecodable);
+        incoming.upserted.append(&mut self.declined);
+        // Sorted by key, and so by kind: no object comes before one that it uses.
+        let (versions, upserted) = incoming.upserted.into_values().unzip();
+        Offer { delta: Delta { upserted, removed }, versions }
+    }
+
+    /// Records that the sink has applied `upserted`, which had these `versions`, less what it `refused`.
+    pub(super) fn settle(&mut self, upserted: Vec<Resource>, versions: Vec<Version>, refused: Vec<Refused>) {
+        self.refused = refused.into_iter().map(|refused| (refused.key, refused.error)).collect();
+        for (object, version) in upserted.into_iter().zip(versions) {
+            let key = object.key();
+            if self.refused.contains_key(&key) {
+                self.declined.insert(key, (version, object));
             } else {
-                self.refused.remove(&key.to_string());
                 self.versions.insert(key, version);
             }
         }
-        // An object of an earlier transaction that this one made impossible (a listener whose certificate changed).
-        self.refused.extend(refused.into_iter().map(|(key, error)| (key.to_string(), error)));
-        self.refused.extend(incoming.undecodable);
     }
 
     /// Everything that is refused at present, for an Ack.
     pub(super) fn refusals(&self) -> Vec<proto::Refusal> {
-        if self.refused.len() > REFUSALS_LIMIT {
-            tracing::warn!(
-                refused = self.refused.len(),
-                reported = REFUSALS_LIMIT,
-                "too many refused objects to report"
-            );
+        let count = self.refused.len() + self.undecodable.len();
+        if count > REFUSALS_LIMIT {
+            tracing::warn!(refused = count, reported = REFUSALS_LIMIT, "too many refused objects to report");
         }
-        let refusal = |(key, error): (&String, &String)| proto::Refusal {
-            key: key.clone(),
-            error: error.chars().take(ERROR_LIMIT).collect(),
-        };
-        self.refused.iter().take(REFUSALS_LIMIT).map(refusal).collect()
+        let refused = self.refused.iter().map(|(key, error)| (key.to_string(), error));
+        let undecodable = self.undecodable.iter().map(|(key, error)| (key.clone(), error));
+        let refusal =
+            |(key, error): (String, &String)| proto::Refusal { key, error: error.chars().take(ERROR_LIMIT).collect() };
+        refused.chain(undecodable).take(REFUSALS_LIMIT).map(refusal).collect()
     }
 }

@@ -9,7 +9,9 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Status, Streaming, metadata::MetadataValue};
 
 use super::{
-    ClientOptions, Connection, DeltaSink, connect, connect::ConnectError, holdings::Holdings, holdings::Incoming,
+    ClientOptions, Connection, DeltaSink, connect,
+    connect::ConnectError,
+    holdings::{Holdings, Incoming, Offer},
 };
 use crate::{
     proto::{self, proxy_message::Message},
@@ -125,15 +127,18 @@ async fn receive(holdings: &Holdings, incoming: &mut Incoming, update: proto::Up
         holdings.receive(incoming, object);
     }
     for key in update.removed {
-        holdings.receive_removed(incoming, key);
+        Holdings::receive_removed(incoming, key);
     }
 }
 
-async fn apply(sink: &impl DeltaSink, holdings: &mut Holdings, mut incoming: Incoming) {
-    let delta = std::mem::take(&mut incoming.delta);
-    let removed = delta.removed.clone();
-    let refused = if delta.is_empty() { Vec::new() } else { sink.apply(delta).await };
-    holdings.settle(incoming, &removed, refused);
+async fn apply(sink: &impl DeltaSink, holdings: &mut Holdings, incoming: Incoming) {
+    let Offer { delta, versions } = holdings.offer(incoming);
+    if delta.is_empty() {
+        return;
+    }
+    let upserted = delta.upserted.clone();
+    let refused = sink.apply(delta).await;
+    holdings.settle(upserted, versions, refused);
 }
 
 fn message(message: Message) -> proto::ProxyMessage {

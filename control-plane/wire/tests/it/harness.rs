@@ -34,7 +34,7 @@ use tonic::{Request, Response, Status, Streaming, transport::Channel};
 use crate::objects::gateway_key;
 
 /// How long anything may take in these tests.
-pub const DEADLINE: Duration = Duration::from_secs(30);
+pub const DEADLINE: Duration = Duration::from_mins(1);
 
 /// Waits until `condition` holds.
 pub async fn eventually(what: &str, condition: impl Fn() -> bool) {
