@@ -100,31 +100,34 @@ impl Upgrade {
 /// # Errors: the [`Reason`] for which the request must be refused; `parts` is half changed then.
 pub fn canonicalise(parts: &mut Parts, connection: &Connection, limits: &Limits) -> Result<Canonical, Reason> {
     fields::check(parts, limits)?;
-    let authority = authority(parts)?;
+    let authority = authority(parts, connection.scheme)?;
     let target = target(parts, limits)?;
     let upgrade = fields::upgrade(parts)?;
     fields::remove_hop_by_hop(&mut parts.headers, limits)?;
     fields::remove_owned(&mut parts.headers);
     fields::join_cookies(&mut parts.headers);
     parts.uri = target;
-    let port = authority.port.filter(|port| *port != connection.scheme.default_port());
-    let host_field = match port {
+    let host_field = match authority.port {
         None => HeaderValue::from_str(&authority.host),
         Some(port) => HeaderValue::from_str(&format!("{}:{port}", authority.host)),
     };
     parts.headers.insert(header::HOST, host_field.map_err(|_| Reason::InvalidHost)?);
-    Ok(Canonical { host: authority.host, port, upgrade })
+    Ok(Canonical { host: authority.host, port: authority.port, upgrade })
 }
 
-/// The one host that the request names.
-fn authority(parts: &Parts) -> Result<Authority, Reason> {
+/// The one host that the request names, without the scheme's own port.
+fn authority(parts: &Parts, scheme: Scheme) -> Result<Authority, Reason> {
+    let parse = |text: &[u8]| {
+        let Authority { host, port } = Authority::parse(text)?;
+        Ok(Authority { host, port: port.filter(|port| *port != scheme.default_port()) })
+    };
     let mut fields = parts.headers.get_all(header::HOST).iter();
     let field = fields.next();
     if fields.next().is_some() {
         return Err(Reason::DuplicateHost);
     }
-    let field = field.map(|value| Authority::parse(value.as_bytes())).transpose()?;
-    let target = parts.uri.authority().map(|value| Authority::parse(value.as_str().as_bytes())).transpose()?;
+    let field = field.map(|value| parse(value.as_bytes())).transpose()?;
+    let target = parts.uri.authority().map(|value| parse(value.as_str().as_bytes())).transpose()?;
     match (field, target) {
         // RFC 9112 §3.2: HTTP/1.1 names the host in the field, whatever the target.
         (None, Some(_)) if parts.version == Version::HTTP_11 => Err(Reason::MissingHost),

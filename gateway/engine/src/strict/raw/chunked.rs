@@ -150,7 +150,7 @@ mod tests {
         for (text, progress) in [
             (&b"0\r\n\r\nGET"[..], Progress::Done(5)),
             (b"3\r\nabc\r\n0\r\n\r\n", Progress::Done(13)),
-            (b"00A;x=\"y\"\r\n0123456789\r\n0\r\na: b\r\nc: d\r\n\r\nrest", Progress::Done(42)),
+            (b"00A;x=\"y\"\r\n0123456789\r\n0\r\na: b\r\nc: d\r\n\r\nrest", Progress::Done(40)),
             (b"5\r\nab\r\n", Progress::More),
             (b"3\r\nabc\r\n0\r\n", Progress::More),
         ] {

@@ -12,7 +12,7 @@ pub(super) enum Body {
     Length(u64),
     Chunked,
     /// No telling: the request asks for another protocol.
-    Open,
+    Switch,
 }
 
 /// What the fields say about framing.
@@ -44,9 +44,9 @@ pub(super) fn check(head: &[u8], max_headers: usize) -> Result<Body, Reason> {
     }
     match framing {
         Framing { length: Some(_), chunked: true, .. } => Err(Reason::ConflictingLength),
-        _ if method == b"CONNECT" => Ok(Body::Open),
+        _ if method == b"CONNECT" => Ok(Body::Switch),
         // Any other body of an upgrade is refused later on, and the connection closes.
-        Framing { upgrade: true, may_upgrade: true, length: None | Some(0), chunked: false } => Ok(Body::Open),
+        Framing { upgrade: true, may_upgrade: true, length: None | Some(0), chunked: false } => Ok(Body::Switch),
         Framing { chunked: true, .. } => Ok(Body::Chunked),
         Framing { length: Some(length @ 1..), .. } => Ok(Body::Length(length)),
         Framing { length: None | Some(0), .. } => Ok(Body::None),

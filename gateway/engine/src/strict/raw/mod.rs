@@ -3,9 +3,10 @@
 //! would refuse with an empty answer.
 //!
 //! [`StrictIo`] lies between socket and hyper. It holds a request's head back until it is whole and checked. In place of
-//! a head that is refused, hyper gets a request of ours that asks to close; [`Refusal`] tells the service why, which
+//! a head that is refused, hyper gets a request of ours that asks to close; [`Guard`] tells the service why, which
 //! answers from the table of local replies, after the answers to earlier requests on the connection. Whatever the client
 //! sends behind it is dropped. So no refused byte reaches the service, and nothing is answered out of order.
+//! Behind a request to upgrade nothing is read until it is answered: with 101 the bytes pass, else the connection closes.
 //!
 //! Invariant: what passes is byte for byte what came; the scanner agrees with hyper on where each head begins, as it lets
 //! no head pass on which two readers could differ.
@@ -17,14 +18,17 @@ mod scanner;
 use std::{
     io,
     pin::Pin,
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll, ready},
 };
 
-use http::Method;
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use self::scanner::Scanner;
+use self::scanner::{Outcome, Scanner};
 use crate::{limits::Limits, local_reply::Reason};
 
 /// What hyper sees in place of a refused head. A client that sends this method itself gains nothing: it is refused only
@@ -36,15 +40,37 @@ const PIECE: usize = 4 << 10;
 /// Reads of dropped bytes in one turn.
 const DROPS: usize = 16;
 
-/// Why a connection's last request was refused, if it was.
+/// What the service must know of a connection's [`StrictIo`], and tell it.
 #[derive(Clone, Debug, Default)]
-pub struct Refusal(Arc<OnceLock<Reason>>);
+pub struct Guard(Arc<Shared>);
 
-impl Refusal {
+#[derive(Debug, Default)]
+struct Shared {
+    refused: OnceLock<Reason>,
+    /// A request to upgrade, or CONNECT, has passed.
+    waits: AtomicBool,
+    /// It was answered with 101.
+    switched: AtomicBool,
+}
+
+impl Guard {
     /// Why this request must be refused; `None` for one that the client sent. To be asked before anything else is done
     /// with a request.
-    pub fn reason(&self, method: &Method) -> Option<Reason> {
-        self.0.get().copied().filter(|_| method.as_str() == SUBSTITUTE_METHOD)
+    pub fn refused(&self, method: &Method) -> Option<Reason> {
+        self.0.refused.get().copied().filter(|_| method.as_str() == SUBSTITUTE_METHOD)
+    }
+
+    /// To be called with each answer before hyper gets it. Lets the other protocol's bytes pass behind a 101, and has the
+    /// connection closed behind every other answer to a request to upgrade.
+    pub fn answered(&self, status: StatusCode, headers: &mut HeaderMap) {
+        if !self.0.waits.load(Ordering::Acquire) {
+            return;
+        }
+        if status == StatusCode::SWITCHING_PROTOCOLS {
+            self.0.switched.store(true, Ordering::Release);
+        } else {
+            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
     }
 }
 
@@ -58,15 +84,16 @@ pub struct StrictIo<S> {
     taken: usize,
     checked: usize,
     phase: Phase,
-    refusal: Refusal,
+    guard: Guard,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     /// Heads are checked.
     Checking,
-    /// A request to upgrade, or CONNECT, has passed: what follows may be anything. The service closes the connection
-    /// unless it has upgraded.
+    /// A request to upgrade, or CONNECT, has passed: nothing is given out until it is answered.
+    Waiting,
+    /// The connection speaks another protocol.
     Open,
     /// A head was refused: what follows is dropped.
     Refused,
@@ -84,36 +111,35 @@ impl<S> StrictIo<S> {
             taken: 0,
             checked: 0,
             phase: Phase::Checking,
-            refusal: Refusal::default(),
+            guard: Guard::default(),
         }
     }
 
-    /// Where the service learns what was refused.
-    pub fn refusal(&self) -> Refusal {
-        self.refusal.clone()
+    /// For the service of this connection.
+    pub fn guard(&self) -> Guard {
+        self.guard.clone()
     }
 
-    /// Scans bytes that came and tells how many of them may pass.
-    fn scan(scanner: &mut Scanner, phase: &mut Phase, bytes: &[u8]) -> (usize, Option<Reason>) {
-        let (passed, outcome) = scanner.feed(bytes);
+    /// Enters the phase that follows the bytes scanned.
+    fn settle(&mut self, outcome: Outcome) {
         match outcome {
-            scanner::Outcome::More => (passed, None),
-            scanner::Outcome::Open => {
-                *phase = Phase::Open;
-                (bytes.len(), None)
+            Outcome::More => {}
+            Outcome::Switch => {
+                self.guard.0.waits.store(true, Ordering::Release);
+                self.phase = Phase::Waiting;
             }
-            scanner::Outcome::Broken => {
-                *phase = Phase::Ended;
-                (passed, None)
+            Outcome::Broken => {
+                self.held.truncate(self.checked);
+                self.phase = Phase::Ended;
             }
-            scanner::Outcome::Refused(reason) => (passed, Some(reason)),
+            Outcome::Refused(reason) => self.refuse(reason),
         }
     }
 
     /// Puts the substitute behind the bytes that may pass.
     fn refuse(&mut self, reason: Reason) {
         // Only the first refusal counts, and there is only one.
-        let _ = self.refusal.0.set(reason);
+        let _ = self.guard.0.refused.set(reason);
         self.held.truncate(self.checked);
         self.held.extend_from_slice(SUBSTITUTE);
         self.checked = self.held.len();
@@ -146,14 +172,12 @@ impl<S: AsyncRead + Unpin> StrictIo<S> {
             self.phase = Phase::Ended;
             return Poll::Ready(Ok(()));
         }
-        let (passed, refused) = Self::scan(&mut self.scanner, &mut self.phase, bytes);
-        if self.phase == Phase::Checking && refused.is_none() {
+        let (passed, outcome) = self.scanner.feed(bytes);
+        if matches!(outcome, Outcome::More | Outcome::Switch) {
             self.held.extend_from_slice(bytes.get(passed..).unwrap_or_default());
         }
         buffer.set_filled(start + passed);
-        if let Some(reason) = refused {
-            self.refuse(reason);
-        }
+        self.settle(outcome);
         Poll::Ready(Ok(()))
     }
 
@@ -170,14 +194,9 @@ impl<S: AsyncRead + Unpin> StrictIo<S> {
             self.refuse(Reason::MalformedRequest);
             return Poll::Ready(Ok(()));
         }
-        let (passed, refused) = Self::scan(&mut self.scanner, &mut self.phase, &self.held);
+        let (passed, outcome) = self.scanner.feed(&self.held);
         self.checked = passed;
-        if self.phase == Phase::Ended {
-            self.held.truncate(passed);
-        }
-        if let Some(reason) = refused {
-            self.refuse(reason);
-        }
+        self.settle(outcome);
         Poll::Ready(Ok(()))
     }
 
@@ -211,6 +230,12 @@ impl<S: AsyncRead + Unpin> AsyncRead for StrictIo<S> {
                 break;
             }
             match this.phase {
+                Phase::Waiting if this.guard.0.switched.load(Ordering::Acquire) => {
+                    this.phase = Phase::Open;
+                    this.checked = this.held.len();
+                }
+                // Who answers wakes hyper, which reads again.
+                Phase::Waiting => return Poll::Pending,
                 Phase::Open => return Pin::new(&mut this.io).poll_read(context, buffer),
                 Phase::Refused => return this.drop_rest(context),
                 Phase::Ended => break,

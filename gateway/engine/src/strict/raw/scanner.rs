@@ -32,8 +32,8 @@ enum State {
 pub(super) enum Outcome {
     /// Nothing, or the beginning of a head, which is to be fed again with more behind it.
     More,
-    /// Anything: the connection changes its protocol, or closes.
-    Open,
+    /// Anything: the request asks for another protocol.
+    Switch,
     /// A chunk that is none.
     Broken,
     /// A head that must not pass.
@@ -73,8 +73,8 @@ impl Scanner {
                 },
                 State::Head { seen, empty_line } => {
                     // One empty line before a request is what old clients sent behind a POST (RFC 9112 §2.2).
-                    if !*empty_line && *seen == 0 && rest.starts_with(b"\r\n") {
-                        *empty_line = true;
+                    if !*empty_line && *seen < 2 && rest.starts_with(b"\r\n") {
+                        (*empty_line, *seen) = (true, 0);
                         passed += 2;
                         continue;
                     }
@@ -100,7 +100,10 @@ impl Scanner {
                             passed += end;
                             continue;
                         }
-                        Ok(Body::Open) => return (bytes.len(), Outcome::Open),
+                        Ok(Body::Switch) => {
+                            self.state = State::Head { seen: 0, empty_line: false };
+                            return (passed + end, Outcome::Switch);
+                        }
                         Err(reason) => return (passed, Outcome::Refused(reason)),
                     };
                     self.state = State::Head { seen: 0, empty_line: false };

@@ -24,22 +24,27 @@ impl AsyncRead for Pieces {
     }
 }
 
-/// What hyper would read, and why the last head was refused.
-fn read(pieces: impl IntoIterator<Item = Vec<u8>>, capacity: usize) -> (Vec<u8>, Option<Reason>) {
-    let limits = Limits { max_headers: 10, max_head_bytes: 1024, max_uri_bytes: 256, ..Limits::default() };
-    let mut strict = StrictIo::new(Pieces(pieces.into_iter().collect()), &limits);
+/// Reads until there is nothing more.
+fn read_all(strict: &mut StrictIo<Pieces>, capacity: usize) -> Vec<u8> {
     let mut context = Context::from_waker(std::task::Waker::noop());
     let mut read = Vec::new();
     loop {
         let mut bytes = vec![0; capacity];
         let mut buffer = ReadBuf::new(&mut bytes);
-        match Pin::new(&mut strict).poll_read(&mut context, &mut buffer) {
+        match Pin::new(&mut *strict).poll_read(&mut context, &mut buffer) {
             Poll::Ready(Ok(())) if !buffer.filled().is_empty() => read.extend_from_slice(buffer.filled()),
-            Poll::Ready(Ok(())) | Poll::Pending => break,
+            Poll::Ready(Ok(())) | Poll::Pending => return read,
             Poll::Ready(Err(error)) => panic!("{error}"),
         }
     }
-    (read, strict.refusal.0.get().copied())
+}
+
+/// What hyper would read, and why the last head was refused.
+fn read(pieces: impl IntoIterator<Item = Vec<u8>>, capacity: usize) -> (Vec<u8>, Option<Reason>) {
+    let limits = Limits { max_headers: 10, max_head_bytes: 1024, max_uri_bytes: 256, ..Limits::default() };
+    let mut strict = StrictIo::new(Pieces(pieces.into_iter().collect()), &limits);
+    let read = read_all(&mut strict, capacity);
+    (read, strict.guard.0.refused.get().copied())
 }
 
 fn whole(bytes: &[u8]) -> (Vec<u8>, Option<Reason>) {
@@ -70,14 +75,32 @@ fn valid_requests_pass_as_they_are() {
 }
 
 #[test]
-fn behind_an_upgrade_everything_passes() {
-    for text in [
-        &b"GET / HTTP/1.1\r\nConnection: keep-alive, Upgrade\r\nUpgrade: websocket\r\n\r\n\x81\x05\n\0"[..],
-        b"CONNECT h:80 HTTP/1.1\r\nHost: h:80\r\n\r\n\n\n\n",
+fn behind_an_upgrade_nothing_passes_before_its_101_and_everything_after() {
+    for (request, data) in [
+        (&b"GET / HTTP/1.1\r\nConnection: keep-alive, Upgrade\r\nUpgrade: websocket\r\n\r\n"[..], &b"\x81\x05\n\0"[..]),
+        (b"CONNECT h:80 HTTP/1.1\r\nHost: h:80\r\n\r\n", b"\n\n\n"),
     ] {
-        assert_eq!(whole(text), (text.to_vec(), None));
-        assert_eq!(read(text.iter().map(|byte| vec![*byte]), 1), (text.to_vec(), None));
+        for pieces in [vec![[request, data].concat(), data.to_vec()], vec![request.to_vec(), data.to_vec(), data.to_vec()]] {
+            let mut strict = StrictIo::new(Pieces(pieces.into()), &Limits::default());
+            let guard = strict.guard();
+            assert_eq!(read_all(&mut strict, 4096), request);
+            let mut headers = HeaderMap::new();
+            guard.answered(StatusCode::OK, &mut headers);
+            assert_eq!(headers[header::CONNECTION], "close");
+            assert_eq!(read_all(&mut strict, 4096), b"");
+            guard.answered(StatusCode::SWITCHING_PROTOCOLS, &mut HeaderMap::new());
+            assert_eq!(read_all(&mut strict, 3), [data, data].concat());
+        }
     }
+}
+
+#[test]
+fn an_answer_to_an_ordinary_request_stays_as_it_is() {
+    let mut strict = StrictIo::new(Pieces([GOOD.to_vec()].into()), &Limits::default());
+    assert_eq!(read_all(&mut strict, 4096), GOOD);
+    let mut headers = HeaderMap::new();
+    strict.guard().answered(StatusCode::OK, &mut headers);
+    assert!(headers.is_empty());
 }
 
 #[test]
@@ -103,7 +126,6 @@ fn what_two_readers_may_read_differently_is_refused() {
         (b"GET / HTTP/1.1\r\nHost: h\r\n\n", Reason::InvalidLineEnd),
         (b"GET / HTTP/1.1\r\nA: b\rC: d\r\n\r\n", Reason::InvalidLineEnd),
         (b"\nGET / HTTP/1.1\r\n\r\n", Reason::InvalidLineEnd),
-        (b"\r\n\r\nGET / HTTP/1.1\r\n\r\n", Reason::MalformedRequest),
         (b"GET / HTTP/1.1\r\nA : b\r\n\r\n", Reason::InvalidHeader),
         (b"GET / HTTP/1.1\r\nA: b\r\n c\r\n\r\n", Reason::InvalidHeader),
         (b"GET / HTTP/1.1\r\n A: b\r\n\r\n", Reason::InvalidHeader),
@@ -136,6 +158,12 @@ fn what_two_readers_may_read_differently_is_refused() {
             assert_eq!(whole(&pipelined), ([GOOD, SUBSTITUTE].concat(), Some(reason)), "{shown}");
         }
     }
+}
+
+#[test]
+fn one_empty_line_before_a_request_passes_and_no_second_one() {
+    let (passed, refused) = whole(b"\r\n\r\nGET / HTTP/1.1\r\n\r\n");
+    assert_eq!((passed, refused), ([b"\r\n", SUBSTITUTE].concat(), Some(Reason::MalformedRequest)));
 }
 
 #[test]
@@ -195,9 +223,9 @@ async fn a_refused_request_is_answered_behind_the_earlier_ones() {
 
     let (mut client, server) = tokio::io::duplex(16 << 10);
     let strict = StrictIo::new(server, &Limits::default());
-    let refusal = strict.refusal();
+    let guard = strict.guard();
     let service = service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
-        let answer = match refusal.reason(request.method()) {
+        let answer = match guard.refused(request.method()) {
             Some(reason) => format!("refused: {}", reason.word()),
             None => format!("served: {}", request.uri()),
         };
