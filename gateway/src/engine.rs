@@ -6,10 +6,13 @@ use control_plane_model::{Delta, Resource};
 use gateway_engine::{
     EngineOptions, Refused,
     limits::Limits,
-    telemetry::{AccessLog, DEFAULT_CAPACITY, Metrics, Telemetry, Tracing},
+    telemetry::{AccessLog, ConfigOutcome, DEFAULT_CAPACITY, Metrics, Telemetry, Tracing},
 };
 use gateway_filters::Filters;
-use kit_process::{clock::SystemClock, tasks::Tasks};
+use kit_process::{
+    clock::{Clock as _, SystemClock},
+    tasks::Tasks,
+};
 use prometheus_client::registry::Registry;
 
 use crate::config::{Settings, Source};
@@ -34,6 +37,7 @@ pub enum StartError {
 #[derive(Clone)]
 pub struct Proxy {
     engine: Arc<Engine>,
+    metrics: Arc<Metrics>,
     access_log: AccessLog,
     tracing: Arc<Tracing>,
 }
@@ -46,10 +50,9 @@ impl Proxy {
             Source::Discovery(discovery) => discovery.gateway.to_string(),
             Source::Files(_) => String::new(),
         };
-        let access_log =
-            AccessLog::start(Box::new(std::io::stdout()), DEFAULT_CAPACITY, metrics.access_log())?;
+        let access_log = AccessLog::start(Box::new(std::io::stdout()), DEFAULT_CAPACITY, metrics.access_log())?;
         let tracing = Tracing::start(tasks, "nebula-gateway", gateway, metrics.traces());
-        let telemetry = Telemetry::new(metrics, access_log.clone(), tracing.clone(), &SystemClock);
+        let telemetry = Telemetry::new(metrics.clone(), access_log.clone(), tracing.clone(), &SystemClock);
         let cores = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
         let options = EngineOptions {
             workers: settings.workers.unwrap_or(cores),
@@ -57,7 +60,7 @@ impl Proxy {
             port_map: settings.port_map.iter().map(|(listener, bound)| (listener.get(), bound.get())).collect(),
             crypto: Arc::new(rustls::crypto::aws_lc_rs::default_provider()),
         };
-        Ok(Self { engine: Arc::new(Engine::start(options, telemetry)?), access_log, tracing })
+        Ok(Self { engine: Arc::new(Engine::start(options, telemetry)?), metrics, access_log, tracing })
     }
 
     /// Applies a change of configuration whole, minus the objects that are refused, whose old form stays in force.
@@ -68,7 +71,13 @@ impl Proxy {
                 self.tracing.reconfigure(gateway.tracing.as_ref());
             }
         }
-        self.engine.apply(delta).await
+        let refused = self.engine.apply(delta).await;
+        let outcome = match u64::try_from(refused.len()) {
+            Ok(0) => ConfigOutcome::Accepted,
+            count => ConfigOutcome::Partial { refused: count.unwrap_or(u64::MAX) },
+        };
+        self.metrics.config_applied(outcome, SystemClock.now());
+        refused
     }
 
     /// The configuration in force, without secrets.
