@@ -117,7 +117,7 @@ pub fn canonicalise(parts: &mut Parts, connection: &Connection, limits: &Limits)
 
 /// The one host that the request names, without the scheme's own port.
 fn authority(parts: &Parts, scheme: Scheme) -> Result<Authority, Reason> {
-    let parse = |text: &[u8]| {
+    let parse = |text: &[u8]| -> Result<Authority, Reason> {
         let Authority { host, port } = Authority::parse(text)?;
         Ok(Authority { host, port: port.filter(|port| *port != scheme.default_port()) })
     };

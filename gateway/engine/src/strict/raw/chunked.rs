@@ -71,7 +71,7 @@ impl Chunked {
     fn step(&mut self, byte: u8) -> Option<State> {
         Some(match (self.state, byte) {
             (State::Start, _) => State::Size(digit(byte)?),
-            (State::Size(size), b'\r') | (State::Extension(size), b'\r') => {
+            (State::Size(size) | State::Extension(size), b'\r') => {
                 self.line = 0;
                 State::SizeLf(size)
             }
