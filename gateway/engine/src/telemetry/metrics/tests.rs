@@ -144,3 +144,19 @@ fn what_the_process_counts_has_one_name_each() {
     let unique: std::collections::BTreeSet<&str> = names.iter().copied().collect();
     assert_eq!(names.len(), unique.len());
 }
+
+#[test]
+fn every_metric_is_described() {
+    let description = include_str!("../../../../../docs/telemetry.md");
+    let mut registry = Registry::default();
+    let _metrics = Metrics::register(&mut registry);
+    let text = exposition(&registry);
+    let mut names = 0;
+    for line in text.lines().filter_map(|line| line.strip_prefix("# TYPE ")) {
+        let (name, kind) = line.split_once(' ').unwrap();
+        let name = if kind == "counter" { format!("{name}_total") } else { name.to_owned() };
+        assert!(description.contains(&format!("`{name}`")), "{name} is not in docs/telemetry.md");
+        names += 1;
+    }
+    assert!(names > 20, "{names}");
+}
