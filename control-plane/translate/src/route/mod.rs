@@ -125,7 +125,11 @@ impl Rules {
             return (accepted, None);
         }
         let dropped: Vec<String> = self.invalid.keys().map(ToString::to_string).collect();
-        let message = format!("Dropped Rule(s) {}, which answer 500: {}", dropped.join(", "), messages.join("; "));
+        let message = format!(
+            "Dropped Rule(s) {}: requests for those of their matches that can be read get 500: {}",
+            dropped.join(", "),
+            messages.join("; ")
+        );
         let partially = Condition { kind: "PartiallyInvalid", status: true, reason: first.reason, message };
         (accepted, Some(partially))
     }

@@ -71,7 +71,11 @@ pub(super) fn path_match(path: Option<&HTTPPathMatch>) -> Result<PathMatch, Stri
 
 /// A regular expression.
 pub(super) fn regex(pattern: &str) -> Result<Regex, String> {
-    Regex::new(pattern).map_err(|error| error.to_string())
+    Regex::new(pattern).map_err(|error| {
+        // The compiler draws the place over several lines; its last line says what is wrong.
+        let reason = error.reason.lines().last().unwrap_or_default();
+        format!("regular expression {pattern:?}: {}", reason.strip_prefix("error: ").unwrap_or(reason))
+    })
 }
 
 /// An exact value, or a regular expression.

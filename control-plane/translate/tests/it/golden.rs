@@ -1,0 +1,65 @@
+//! Golden files: `golden/<case>/input.yaml` and what becomes of it, beside it. After a change that is meant, look at what
+//! `cargo insta review` shows, or run the tests with insta's `INSTA_UPDATE=always`.
+
+use control_plane_translate::Mode;
+
+use super::{
+    certificates::with_certificates,
+    support::{changes, read, render, translator},
+};
+
+fn check(case: &str, mode: Mode) {
+    let changes = changes(&with_certificates(&read(&format!("golden/{case}/input.yaml"))));
+    let mut translator = translator(mode);
+    let _ = translator.apply(changes);
+    let mut settings = insta::Settings::clone_current();
+    settings.set_snapshot_path(format!("../golden/{case}"));
+    settings.set_prepend_module_to_snapshot(false);
+    settings.set_omit_expression(true);
+    settings.bind(|| insta::assert_snapshot!("output", render(&translator)));
+}
+
+macro_rules! golden {
+    ($($case:ident: $mode:ident,)*) => {
+        $(#[test]
+        fn $case() {
+            check(&stringify!($case).replace('_', "-"), Mode::$mode);
+        })*
+
+        /// A case that no test names would never be compared.
+        #[test]
+        fn every_case_has_its_test() {
+            let mut named: Vec<String> = vec![$(stringify!($case).replace('_', "-")),*];
+            named.sort();
+            let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+            let entries = std::fs::read_dir(folder).unwrap();
+            let mut found: Vec<String> =
+                entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+            found.sort();
+            assert_eq!(named, found);
+        }
+    };
+}
+
+golden! {
+    simple: Cluster,
+    standalone: Standalone,
+    grpc: Cluster,
+    filters: Cluster,
+    matches: Cluster,
+    attachment: Cluster,
+    listener_conflicts: Cluster,
+    listener_sets: Cluster,
+    reference_grants: Cluster,
+    reference_grant_removed: Cluster,
+    unknown_filter: Cluster,
+    invalid_rules: Cluster,
+    missing_backends: Cluster,
+    endpoint_slices: Cluster,
+    secrets: Cluster,
+    same_match_twice: Cluster,
+    parameters: Cluster,
+    addresses: Cluster,
+    refused_by_proxy: Cluster,
+    not_ours: Cluster,
+}
