@@ -23,7 +23,10 @@ use crate::{
     proxy,
     router::Bind,
     spawn::WorkerExecutor,
-    strict::Scheme,
+    strict::{
+        Scheme,
+        raw::{Guard, StrictIo},
+    },
     telemetry::{DownstreamProtocol, PortMetrics, TlsFailure},
     tls::ListenerTls,
     watchdog::Progress,
@@ -40,6 +43,8 @@ pub(crate) struct Downstream<F: FilterSet> {
     /// The listener that the TLS handshake chose.
     pub(crate) handshake: Option<ListenerKey>,
     pub(crate) progress: Arc<Progress>,
+    /// Tells which HTTP/1 requests were refused before hyper read them.
+    pub(crate) guard: Guard,
 }
 
 /// Serves a connection that was accepted on `bind`, to its end.
@@ -59,6 +64,7 @@ pub(crate) async fn serve<F: FilterSet>(worker: Load<F>, stream: TcpStream, peer
         scheme: Scheme::Http,
         handshake: None,
         progress: worker.watchdog.watch(),
+        guard: Guard::default(),
         worker,
     };
     let worker = &downstream.worker;
@@ -161,11 +167,13 @@ macro_rules! serve_until_drained {
     }};
 }
 
-async fn http1<F: FilterSet, S>(io: WatchedIo<S>, downstream: Downstream<F>, metrics: &Arc<PortMetrics>)
+async fn http1<F: FilterSet, S>(io: WatchedIo<S>, mut downstream: Downstream<F>, metrics: &Arc<PortMetrics>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let _open = metrics.opened(DownstreamProtocol::Http1);
+    let io = StrictIo::new(io, &downstream.worker.shared.limits);
+    downstream.guard = io.guard();
     let downstream = Arc::new(downstream);
     let limits = &downstream.worker.shared.limits;
     let connection = http1::Builder::new()

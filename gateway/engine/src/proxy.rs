@@ -51,7 +51,7 @@ pub(crate) async fn serve<F: FilterSet>(
         tracing::error!("a request panicked; it was answered with 500");
         Err(Reason::Internal.into())
     });
-    match outcome {
+    let mut response = match outcome {
         Ok(Answer::Backend(response, lease)) => {
             completion.answered(response.status());
             let idle = shared.limits.response_body_idle_timeout;
@@ -71,7 +71,10 @@ pub(crate) async fn serve<F: FilterSet>(
             completion.replied(response.status(), reply.reason());
             response.map(|bytes| ResponseBody::local(bytes, completion))
         }
-    }
+    };
+    let status = response.status();
+    downstream.guard.answered(status, response.headers_mut());
+    response
 }
 
 /// How a request is answered, unless by a local reply.
@@ -91,6 +94,9 @@ async fn forward<F: FilterSet>(
     incoming: Incoming,
     completion: &mut Completion,
 ) -> Result<Answer, LocalReply> {
+    if let Some(reason) = downstream.guard.refused(&parts.method) {
+        return Err(reason.into());
+    }
     let shared = &downstream.worker.shared;
     let client_upgrade = parts.extensions.remove::<OnUpgrade>();
     let is_grpc = local_reply::is_grpc(&parts.headers);
@@ -298,14 +304,8 @@ impl<F: FilterSet> Exchange<'_, F> {
         let (mut parts, body) = response.into_parts();
         remove_hop_by_hop(&mut parts.headers);
         self.on_response(&mut parts);
-        let lease = match upgrade {
-            // The client may have sent bytes of the other protocol behind its request: both connections close.
-            Some(_) => {
-                parts.headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
-                lease.without_reuse()
-            }
-            None => lease,
-        };
+        // An endpoint that was asked to switch and did not is not trusted to agree on where the next request begins.
+        let lease = if upgrade.is_some() { lease.without_reuse() } else { lease };
         Ok(Answer::Backend(Response::from_parts(parts, body), lease))
     }
 

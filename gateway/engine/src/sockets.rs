@@ -97,7 +97,9 @@ impl Sockets {
         let open = Open { _trigger: trigger, sockets: TaskTracker::new() };
         for (socket, worker) in sockets.into_iter().zip(workers) {
             // An error means that the worker is gone, which only happens while the engine ends.
-            let _ = worker.send(Command::Listen { socket, bind, closed: closed.clone(), token: open.sockets.token() }).await;
+            let _ = worker
+                .send(Command::Listen { socket, bind, closed: closed.clone(), token: open.sockets.token() })
+                .await;
         }
         Ok(open)
     }

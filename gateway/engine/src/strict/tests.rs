@@ -81,7 +81,11 @@ fn what_is_ambiguous_is_refused() {
         (V::HTTP_11, "POST /\nhost: h\ncontent-length: +1", Reason::InvalidContentLength),
         (V::HTTP_11, "POST /\nhost: h\ntransfer-encoding: gzip, chunked", Reason::InvalidTransferEncoding),
         (V::HTTP_11, "POST /\nhost: h\ntransfer-encoding: xchunked", Reason::InvalidTransferEncoding),
-        (V::HTTP_11, "POST /\nhost: h\ntransfer-encoding: chunked\ntransfer-encoding: chunked", Reason::InvalidTransferEncoding),
+        (
+            V::HTTP_11,
+            "POST /\nhost: h\ntransfer-encoding: chunked\ntransfer-encoding: chunked",
+            Reason::InvalidTransferEncoding,
+        ),
         (V::HTTP_10, "POST /\nhost: h\ntransfer-encoding: chunked", Reason::InvalidTransferEncoding),
         (V::HTTP_2, "POST http://h/\ntransfer-encoding: chunked", Reason::InvalidTransferEncoding),
         (V::HTTP_11, "POST /\nhost: h\ncontent_length: 1", Reason::InvalidHeader),
@@ -129,7 +133,9 @@ fn fields_of_one_hop_end_here() {
 
 #[test]
 fn an_upgrade_is_taken_out_of_the_head() {
-    let ask = |token: &str| format!("GET /\nhost: h\nconnection: keep-alive, Upgrade\nupgrade: {token}\nsec-websocket-key: x");
+    let ask = |token: &str| {
+        format!("GET /\nhost: h\nconnection: keep-alive, Upgrade\nupgrade: {token}\nsec-websocket-key: x")
+    };
     let (parts, canonical) = checked(Version::HTTP_11, &ask("WebSocket")).unwrap();
     assert_eq!(canonical.upgrade, Some(Upgrade::WebSocket));
     assert_eq!(fields(&parts).len(), 2);
@@ -158,7 +164,8 @@ fn fields_that_only_the_gateway_sets_do_not_come_from_outside() {
         "x_request_id",
         "x-request_id",
     ] {
-        let (parts, _) = checked(Version::HTTP_11, &format!("GET /\nhost: h\n{name}: 1\n{name}: 2\nx-other: 3")).unwrap();
+        let (parts, _) =
+            checked(Version::HTTP_11, &format!("GET /\nhost: h\n{name}: 1\n{name}: 2\nx-other: 3")).unwrap();
         let mut left = fields(&parts);
         left.sort();
         assert_eq!(left, ["host: h", "x-other: 3"], "{name}");
@@ -182,7 +189,8 @@ fn the_backend_learns_where_a_request_comes_from() {
     forwarding_headers(&mut parts.headers, "[::ffff:192.0.2.1]:5".parse().unwrap(), Scheme::Https);
     let mut all = fields(&parts);
     all.sort();
-    let expected = ["host: h:8080", "x-forwarded-for: 192.0.2.1", "x-forwarded-host: h:8080", "x-forwarded-proto: https"];
+    let expected =
+        ["host: h:8080", "x-forwarded-for: 192.0.2.1", "x-forwarded-host: h:8080", "x-forwarded-proto: https"];
     assert_eq!(all, expected);
 }
 

@@ -67,13 +67,7 @@ fn wanted(text: &str) -> RouteMatch {
 }
 
 /// A route attached to `listener` for `hosts` (served, declared); each of `rules` is a list of matches.
-fn route(
-    name: &str,
-    created: i64,
-    listener: &str,
-    hosts: &[(&str, &str)],
-    rules: Vec<Vec<RouteMatch>>,
-) -> Arc<Route> {
+fn route(name: &str, created: i64, listener: &str, hosts: &[(&str, &str)], rules: Vec<Vec<RouteMatch>>) -> Arc<Route> {
     let grpc = rules.iter().flatten().any(|wanted| matches!(wanted.path, PathMatch::Grpc { .. }));
     let (namespace, name) = name.split_once('/').unwrap_or(("shop", name));
     Arc::new(Route {

@@ -46,7 +46,8 @@ fn a_tie_goes_to_the_older_route_then_the_name_then_the_first_rule() {
     // By bytes of `namespace/name`, `a-b/a` comes before `a/old`.
     for expected in ["oldest#0", "a#0", "old#0", "young#0"] {
         assert_eq!(winner(&router, "GET h/a", &[]).as_deref(), Some(expected));
-        let key = router.routes.keys().find(|key| expected.starts_with(&format!("{}#", key.name.name))).unwrap().clone();
+        let key =
+            router.routes.keys().find(|key| expected.starts_with(&format!("{}#", key.name.name))).unwrap().clone();
         router.remove_route(&key);
     }
     assert_eq!(winner(&router, "GET h/a", &[]), None);

@@ -67,8 +67,17 @@ fn walk(routes: &BTreeMap<RouteKey, Arc<Route>>, request: &Request) -> Option<St
 
 fn any_match() -> impl Strategy<Value = RouteMatch> {
     let path = select(vec![
-        "exact /", "exact /a", "exact /a/b", "exact /a/", "prefix /", "prefix /a", "prefix /a/b", "prefix /b", "regex /a.*",
-        "regex /.*", "regex /a/[ab]",
+        "exact /",
+        "exact /a",
+        "exact /a/b",
+        "exact /a/",
+        "prefix /",
+        "prefix /a",
+        "prefix /a/b",
+        "prefix /b",
+        "regex /a.*",
+        "regex /.*",
+        "regex /a/[ab]",
     ]);
     let method = select(vec!["", " GET", " POST"]);
     let headers = select(vec!["", " h:x-a=1", " h:x-b=2", " h:x-a=1 h:x-b=~[0-9]"]);

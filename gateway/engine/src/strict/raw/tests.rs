@@ -8,11 +8,7 @@ use super::*;
 struct Pieces(VecDeque<Vec<u8>>);
 
 impl AsyncRead for Pieces {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
+    fn poll_read(mut self: Pin<&mut Self>, _: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         if let Some(mut piece) = self.0.pop_front() {
             let rest = piece.split_off(piece.len().min(buffer.remaining()));
             buffer.put_slice(&piece);
@@ -80,7 +76,9 @@ fn behind_an_upgrade_nothing_passes_before_its_101_and_everything_after() {
         (&b"GET / HTTP/1.1\r\nConnection: keep-alive, Upgrade\r\nUpgrade: websocket\r\n\r\n"[..], &b"\x81\x05\n\0"[..]),
         (b"CONNECT h:80 HTTP/1.1\r\nHost: h:80\r\n\r\n", b"\n\n\n"),
     ] {
-        for pieces in [vec![[request, data].concat(), data.to_vec()], vec![request.to_vec(), data.to_vec(), data.to_vec()]] {
+        for pieces in
+            [vec![[request, data].concat(), data.to_vec()], vec![request.to_vec(), data.to_vec(), data.to_vec()]]
+        {
             let mut strict = StrictIo::new(Pieces(pieces.into()), &Limits::default());
             let guard = strict.guard();
             assert_eq!(read_all(&mut strict, 4096), request);
@@ -106,8 +104,14 @@ fn an_answer_to_an_ordinary_request_stays_as_it_is() {
 #[test]
 fn what_two_readers_may_read_differently_is_refused() {
     for (text, reason) in [
-        (&b"POST / HTTP/1.1\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"[..], Reason::ConflictingLength),
-        (b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\nContent-Length: 0\r\n\r\n0\r\n\r\n", Reason::ConflictingLength),
+        (
+            &b"POST / HTTP/1.1\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"[..],
+            Reason::ConflictingLength,
+        ),
+        (
+            b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\nContent-Length: 0\r\n\r\n0\r\n\r\n",
+            Reason::ConflictingLength,
+        ),
         (b"POST / HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\na", Reason::InvalidContentLength),
         (b"POST / HTTP/1.1\r\nContent-Length: 1\r\ncontent-length: 2\r\n\r\na", Reason::InvalidContentLength),
         (b"POST / HTTP/1.1\r\nContent-Length: 1, 1\r\n\r\na", Reason::InvalidContentLength),
@@ -118,7 +122,10 @@ fn what_two_readers_may_read_differently_is_refused() {
         (b"POST / HTTP/1.1\r\nTransfer-Encoding: gzip, chunked\r\n\r\n", Reason::InvalidTransferEncoding),
         (b"POST / HTTP/1.1\r\nTransfer-Encoding: xchunked\r\n\r\n", Reason::InvalidTransferEncoding),
         (b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked, identity\r\n\r\n", Reason::InvalidTransferEncoding),
-        (b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n", Reason::InvalidTransferEncoding),
+        (
+            b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n",
+            Reason::InvalidTransferEncoding,
+        ),
         (b"POST / HTTP/1.1\r\nTransfer-Encoding: \"chunked\"\r\n\r\n", Reason::InvalidTransferEncoding),
         (b"POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n", Reason::InvalidTransferEncoding),
         (b"GET / HTTP/1.1\nHost: h\n\n", Reason::InvalidLineEnd),
@@ -174,7 +181,8 @@ fn a_head_above_its_limits_is_refused_before_its_end() {
     assert_eq!(whole(&head("/", &fields(11))).1, Some(Reason::TooManyHeaders));
     assert_eq!(whole(&head("/", &format!("a: {}\r\n", "b".repeat(1024)))).1, Some(Reason::HeadersTooLarge));
     assert_eq!(whole(&vec![b'a'; 2048]).1, Some(Reason::UriTooLong));
-    let endless = std::iter::once(b"GET / HTTP/1.1\r\n".to_vec()).chain(std::iter::repeat_n(b"a: b\r\n".to_vec(), 1000));
+    let endless =
+        std::iter::once(b"GET / HTTP/1.1\r\n".to_vec()).chain(std::iter::repeat_n(b"a: b\r\n".to_vec(), 1000));
     assert_eq!(read(endless, 64), (SUBSTITUTE.to_vec(), Some(Reason::HeadersTooLarge)));
 }
 
@@ -235,7 +243,8 @@ async fn a_refused_request_is_answered_behind_the_earlier_ones() {
         .header_read_timeout(None)
         .serve_connection(hyper_util::rt::TokioIo::new(strict), service);
     let talk = async {
-        let requests = b"GET /one HTTP/1.1\r\nHost: h\r\n\r\nPOST /two HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\nok\
+        let requests =
+            b"GET /one HTTP/1.1\r\nHost: h\r\n\r\nPOST /two HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\nok\
             POST /three HTTP/1.1\r\nHost: h\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n\
             GET /four HTTP/1.1\r\nHost: h\r\n\r\n";
         client.write_all(requests).await.unwrap();
@@ -245,7 +254,8 @@ async fn a_refused_request_is_answered_behind_the_earlier_ones() {
     };
     let (served, answers) = tokio::join!(serve, talk);
     served.unwrap();
-    let bodies: Vec<&str> = answers.split("\r\n\r\n").skip(1).map(|body| body.split("HTTP/1.1").next().unwrap()).collect();
+    let bodies: Vec<&str> =
+        answers.split("\r\n\r\n").skip(1).map(|body| body.split("HTTP/1.1").next().unwrap()).collect();
     assert_eq!(bodies, ["served: /one", "served: /two", "refused: conflicting_length"]);
     assert_eq!(answers.matches("connection: close").count(), 1);
 }
