@@ -5,7 +5,7 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use arc_swap::ArcSwap;
+use arc_swap::ArcSwapOption;
 use control_plane_model::{GatewayKey, ObjectName};
 use control_plane_wire::server::{AuthenticationError, Authenticator, ProxyIdentity};
 use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec, TokenReviewStatus};
@@ -25,8 +25,9 @@ const CACHE_SIZE: usize = 4096;
 const REVIEW_TIMEOUT: Duration = Duration::from_secs(10);
 const POD_NAME: &str = "authentication.kubernetes.io/pod-name";
 
-/// The Gateways by the ServiceAccount that the provisioner made for each. Readers see one whole version.
-pub type ServiceAccounts = Arc<ArcSwap<HashMap<ObjectName, GatewayKey>>>;
+/// The Gateways by the ServiceAccount that the provisioner made for each; none until every watch has been read. Readers
+/// see one whole version.
+pub type ServiceAccounts = Arc<ArcSwapOption<HashMap<ObjectName, GatewayKey>>>;
 
 /// A confirmed caller.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -106,7 +107,9 @@ impl Authenticator for TokenAuthenticator {
             self.remember(digest, caller.clone());
             caller
         };
-        let accounts = self.service_accounts.load();
+        let known = self.service_accounts.load();
+        let unknown = || AuthenticationError::Unavailable("not every watch has been read yet".to_owned());
+        let accounts = known.as_ref().ok_or_else(unknown)?;
         let gateway = accounts.get(&caller.service_account).cloned().ok_or_else(|| {
             AuthenticationError::Invalid(format!("ServiceAccount {} belongs to no Gateway", caller.service_account))
         })?;

@@ -10,7 +10,7 @@ use std::{
 };
 
 use control_plane_model::{GatewayKey, ObjectName};
-use control_plane_translate::{Change, Output, Translator};
+use control_plane_translate::{Change, Kind, Output, Translator};
 use control_plane_wire::server::Hub;
 use kit_process::{drain::Drain, telemetry::Readiness};
 use tokio::{
@@ -172,7 +172,7 @@ impl Controller {
             (ObjectName::new(gateway.0.namespace.clone(), resource_name(&gateway.0.name)), gateway.clone())
         };
         let accounts: HashMap<ObjectName, GatewayKey> = deployments.keys().map(account).collect();
-        self.outlets.service_accounts.store(Arc::new(accounts));
+        self.outlets.service_accounts.store(Some(Arc::new(accounts)));
         self.outlets.wishes.send_replace(Some(Arc::new(deployments.clone())));
     }
 
@@ -206,5 +206,11 @@ fn waiting_for(missing: &BTreeSet<Source>) -> String {
         Source::Reports => "reports of other replicas".to_owned(),
     };
     let names: Vec<String> = missing.iter().map(name).collect();
-    format!("waiting for {}", names.join(", "))
+    let defined = missing.contains(&Source::Kind(Kind::GatewayClass));
+    let hint = if defined {
+        " (are the custom resource definitions installed? they are in the chart nebula-crds)"
+    } else {
+        ""
+    };
+    format!("waiting for {}{hint}", names.join(", "))
 }

@@ -83,6 +83,8 @@ pub struct Elector {
     leading: watch::Sender<bool>,
     sight: Sight,
     renewed: Option<Instant>,
+    /// Why the last turn failed, so that the same is said once.
+    failure: Option<String>,
 }
 
 impl Elector {
@@ -95,6 +97,7 @@ impl Elector {
             leading: watch::Sender::new(false),
             sight: Sight::default(),
             renewed: None,
+            failure: None,
         }
     }
 
@@ -112,14 +115,17 @@ impl Elector {
                 () = drain.signaled() => break,
             };
             let now = Instant::now();
+            if matches!(outcome, Ok(Ok(_))) && self.failure.take().is_some() {
+                tracing::info!("lease can be read and written again");
+            }
             match outcome {
                 Ok(Ok(true)) => {
                     self.renewed = Some(now);
                     self.lead(true);
                 }
                 Ok(Ok(false)) => self.lead(false),
-                Ok(Err(error)) => tracing::warn!(error = describe(&error), "lease cannot be read or written"),
-                Err(_) => tracing::warn!("lease cannot be read or written in time"),
+                Ok(Err(error)) => self.failed(describe(&error)),
+                Err(_) => self.failed("the API server does not answer".to_owned()),
             }
             if self.renewed.is_none_or(|renewed| now.duration_since(renewed) >= DEADLINE) {
                 self.lead(false);
@@ -131,6 +137,13 @@ impl Elector {
             }
         }
         self.release().await;
+    }
+
+    fn failed(&mut self, error: String) {
+        if self.failure.as_ref() != Some(&error) {
+            tracing::warn!(error, "lease cannot be read or written: trying again");
+            self.failure = Some(error);
+        }
     }
 
     fn lead(&self, leads: bool) {

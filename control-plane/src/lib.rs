@@ -59,9 +59,9 @@ const DRAIN_LIMIT: Duration = Duration::from_secs(15);
 /// Why the control plane does not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// There is no way to the API server.
-    #[error("find the API server (set KUBECONFIG, or run in a pod)")]
-    NoCluster(#[from] kube::Error),
+    /// There is no way to the API server. Holds the reason as one text, as the source repeats itself at each level.
+    #[error("find the API server (set KUBECONFIG, or run in a pod): {0}")]
+    NoCluster(String),
     /// The telemetry port does not open.
     #[error("open the telemetry port (--telemetry-address)")]
     Telemetry(#[from] telemetry::BindError),
@@ -80,7 +80,7 @@ pub enum StartError {
 ///
 /// # Errors: [`StartError`]. Whatever goes wrong later is logged and tried again.
 pub async fn run(settings: Settings, drain: Drain) -> Result<(), StartError> {
-    let client = Client::try_default().await?;
+    let client = Client::try_default().await.map_err(|error| StartError::NoCluster(error.to_string()))?;
     let tasks = Tasks::new(drain.clone());
     let readiness = Readiness::new();
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);

@@ -143,6 +143,7 @@ impl Exchange {
                     write_at = self.write().await;
                     Vec::new()
                 }
+                () = health.quiet() => continue,
                 () = drain.signaled() => return,
             };
             if !changes.is_empty() {

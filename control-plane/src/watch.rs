@@ -12,6 +12,7 @@ use std::{
     collections::HashMap,
     hash::{DefaultHasher, Hash as _, Hasher as _},
     sync::Arc,
+    time::Duration,
 };
 
 use control_plane_model::ObjectName;
@@ -32,6 +33,9 @@ pub use kinds::Watched;
 pub(crate) use retry::Retry;
 
 use crate::{kubernetes::describe, metrics::WatchMetrics, status::Board};
+
+/// Longer than the longest wait between two attempts and the time that one of them takes to fail.
+const QUIET: Duration = Duration::from_secs(45);
 
 /// What the apply loop receives.
 #[derive(Debug)]
@@ -134,6 +138,7 @@ async fn watch<K: Watched>(context: Context, config: watcher::Config) {
     loop {
         let event = tokio::select! {
             event = events.next() => event,
+            () = health.quiet() => continue,
             () = context.drain.signaled() => return,
         };
         let received = Instant::now();
@@ -267,17 +272,19 @@ pub(crate) struct Health<'a> {
     name: &'static str,
     required: bool,
     broken: Option<String>,
+    failed: Instant,
     metrics: &'a WatchMetrics,
 }
 
 impl<'a> Health<'a> {
     pub(crate) fn new(name: &'static str, required: bool, metrics: &'a WatchMetrics) -> Self {
-        Self { name, required, broken: None, metrics }
+        Self { name, required, broken: None, failed: Instant::now(), metrics }
     }
 
     /// Notes a failure. Tells whether the API server has no such kind, and the control plane can do without.
     pub(crate) fn broken(&mut self, error: &watcher::Error) -> bool {
         self.metrics.broken(self.name);
+        self.failed = Instant::now();
         let absent = is_absent(error);
         let text = match cause(error) {
             Some(error) => describe(error),
@@ -307,11 +314,25 @@ impl<'a> Health<'a> {
         absent && !self.required
     }
 
+    /// Waits, while the watch is broken, for so long without another failure that it must be whole: a watch that goes on
+    /// where it was says nothing until something changes. Cancel-safe.
+    pub(crate) async fn quiet(&mut self) {
+        if self.broken.is_none() {
+            return std::future::pending().await;
+        }
+        tokio::time::sleep_until(self.failed + QUIET).await;
+        self.whole();
+    }
+
     pub(crate) fn alive<K>(&mut self, event: &Event<K>) {
         // `Init` only announces an attempt.
         if matches!(event, Event::Init) {
             return;
         }
+        self.whole();
+    }
+
+    fn whole(&mut self) {
         self.metrics.alive(self.name);
         if self.broken.take().is_some() {
             tracing::info!(kind = self.name, "watch is whole again");

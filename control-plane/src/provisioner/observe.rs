@@ -111,6 +111,8 @@ impl Observed {
                     }
                     Err(error) => { service_health.broken(&error); Vec::new() }
                 },
+                () = deployment_health.quiet() => continue,
+                () = service_health.quiet() => continue,
                 else => return,
             };
             let complete =

@@ -30,6 +30,7 @@ pub(super) async fn watch(context: Context) {
     loop {
         let event = tokio::select! {
             event = events.next() => event,
+            () = health.quiet() => continue,
             () = context.drain.signaled() => return,
         };
         let definition = match event {

@@ -27,7 +27,7 @@ fn edge() -> GatewayKey {
 fn service_accounts() -> ServiceAccounts {
     let accounts: HashMap<_, _> = [(ObjectName::new("infra", "edge-nebula"), edge())].into();
     let shared = ServiceAccounts::default();
-    shared.store(Arc::new(accounts));
+    shared.store(Some(Arc::new(accounts)));
     shared
 }
 
@@ -63,8 +63,17 @@ async fn a_service_account_that_serves_no_gateway_is_refused_and_loses_access_at
     let refused = authenticator.authenticate("other").await;
     assert!(matches!(&refused, Err(AuthenticationError::Invalid(why)) if why.contains("infra/default")), "{refused:?}");
     assert!(authenticator.authenticate("good").await.is_ok());
-    accounts.store(Arc::default());
+    accounts.store(Some(Arc::default()));
     assert!(authenticator.authenticate("good").await.is_err());
+}
+
+#[tokio::test]
+async fn before_every_watch_is_read_a_proxy_is_told_to_try_again() {
+    let fake = Fake::start().await;
+    fake.review("good", confirmed("edge-nebula"));
+    let authenticator = TokenAuthenticator::new(fake.client.clone(), ServiceAccounts::default());
+    let early = authenticator.authenticate("good").await;
+    assert!(matches!(early, Err(AuthenticationError::Unavailable(_))), "{early:?}");
 }
 
 #[tokio::test]

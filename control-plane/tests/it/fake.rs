@@ -137,7 +137,7 @@ impl Store {
                 (200, object)
             }
             "PATCH" if stored.is_none() && apply => (201, self.write(path, body)),
-            "PUT" | "PATCH" if stored.is_none() => failure(404, "not found"),
+            "PUT" | "PATCH" | "DELETE" if stored.is_none() => failure(404, "not found"),
             "PUT" | "PATCH" if !version.is_null() && Some(version) != newest.as_ref() => failure(409, "conflict"),
             "PUT" => (200, self.write(path, body)),
             "PATCH" => {
@@ -145,7 +145,6 @@ impl Store {
                 merge(&mut object, body);
                 (200, self.write(path, object))
             }
-            "DELETE" if stored.is_none() => failure(404, "not found"),
             "DELETE" => (200, self.objects.remove(path).unwrap_or_default()),
             _ => failure(405, "no such method"),
         }
