@@ -77,6 +77,7 @@ pub fn check(settings: &Settings) -> Result<String> {
     let mut problems = dependencies(&metadata.packages);
     problems.extend(names(&settings.repository, &metadata.packages));
     let documents = documents(settings)?;
+    problems.extend(without_readme(&files(settings, "*")?, &documents));
     for document in &documents {
         problems.extend(dead_links(&settings.repository, document));
     }
@@ -132,9 +133,22 @@ fn name_of(folder: &str) -> String {
 }
 
 fn documents(settings: &Settings) -> Result<Vec<String>> {
+    files(settings, "*.md")
+}
+
+/// Files of the repository, also those that are not committed yet.
+fn files(settings: &Settings, pattern: &str) -> Result<Vec<String>> {
     let mut git = Command::new("git");
-    git.current_dir(&settings.repository).args(["ls-files", "--cached", "--others", "--exclude-standard", "*.md"]);
+    git.current_dir(&settings.repository).args(["ls-files", "--cached", "--others", "--exclude-standard", pattern]);
     Ok(shell::output(&mut git)?.lines().map(str::to_owned).collect())
+}
+
+/// Every top-level folder with content says in a README what it owns.
+fn without_readme(files: &[String], documents: &[String]) -> Vec<String> {
+    let folders: BTreeSet<&str> = files.iter().filter_map(|file| Some(file.split_once('/')?.0)).collect();
+    let visible = folders.into_iter().filter(|folder| !folder.starts_with('.'));
+    let silent = visible.filter(|folder| !documents.contains(&format!("{folder}/README.md")));
+    silent.map(|folder| format!("{folder}: has no README.md")).collect()
 }
 
 fn dead_links(repository: &Path, document: &str) -> Vec<String> {
@@ -196,6 +210,13 @@ mod tests {
         ] {
             assert_eq!(name_of(folder), name);
         }
+    }
+
+    #[test]
+    fn a_folder_that_does_not_say_what_it_owns_is_found() {
+        let files = [".ci/run", "Cargo.toml", "crds/README.md", "crds/src/lib.rs", "helm/nebula/README.md"];
+        let files = files.map(str::to_owned);
+        assert_eq!(without_readme(&files, &files), ["helm: has no README.md"]);
     }
 
     #[test]
