@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::LazyLock};
 
 use control_plane_model::{ObjectName, Snapshot};
-use control_plane_translate::{Change, Kind, Mode, Object, StatusUpdate, Translator};
+use control_plane_translate::{Change, Kind, Mode, Object, Output, StatusUpdate, Translator};
 use proptest::prelude::*;
 
 use super::support::{change, document, object, translator};
@@ -140,18 +140,31 @@ struct Followers {
     statuses: BTreeMap<(Kind, ObjectName), StatusUpdate>,
 }
 
+impl Followers {
+    fn take(&mut self, output: Output) {
+        self.snapshot.apply(&output.delta);
+        for update in output.statuses {
+            self.statuses.insert((update.kind, update.name.clone()), update);
+        }
+    }
+}
+
 fn everything(translator: &Translator) -> Vec<StatusUpdate> {
     translator.statuses().cloned().collect()
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 192, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 512, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn one_by_one_is_as_good_as_at_once(batches in steps()) {
         let mut incremental = translator(Mode::Cluster);
         let mut followers = Followers::default();
-        let (mut state, mut facts) = (BTreeMap::new(), BTreeMap::new());
+        let mut facts = BTreeMap::new();
+        // From a world in which everything is there: in an empty one most changes meet nothing.
+        let mut state: BTreeMap<usize, Object> = UNIVERSE.iter().map(|forms| forms[0].clone()).enumerate().collect();
+        let output = incremental.apply(state.values().cloned().map(Change::Upsert).collect());
+        followers.take(output);
         for batch in batches {
             let mut changes = Vec::new();
             for step in batch {
@@ -178,11 +191,8 @@ proptest! {
             for key in &output.delta.removed {
                 prop_assert!(!output.delta.upserted.iter().any(|resource| resource.key() == *key), "{key} on both sides");
             }
-            followers.snapshot.apply(&output.delta);
+            followers.take(output);
             prop_assert_eq!(&followers.snapshot, incremental.snapshot());
-            for update in output.statuses {
-                followers.statuses.insert((update.kind, update.name.clone()), update);
-            }
         }
         let mut fresh = translator(Mode::Cluster);
         let changes = facts.into_values().chain(state.into_values().map(Change::Upsert)).collect();
