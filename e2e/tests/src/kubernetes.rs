@@ -93,6 +93,57 @@ impl Kubernetes {
     }
 }
 
+/// Said by a test that cannot run on this cluster; counted as skipped.
+#[derive(Debug)]
+pub struct Skip(pub &'static str);
+
+impl std::fmt::Display for Skip {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str(self.0)
+    }
+}
+
+impl std::error::Error for Skip {}
+
+/// A process of the cluster that is stopped (as a machine that hangs) until the guard is dropped.
+pub struct Stopped(String);
+
+impl Stopped {
+    /// Stops the API server of a cluster that `cargo xtask cluster` made on this machine: the child of its recorded first
+    /// process that runs `kube-apiserver`.
+    ///
+    /// # Errors: [`Skip`] for any other cluster.
+    pub fn api_server(kubernetes: &Kubernetes) -> Result<Self> {
+        let record = kubernetes.kubeconfig.with_file_name("node.pid");
+        let Ok(record) = std::fs::read_to_string(record) else {
+            return Err(Skip("the cluster is not one of this machine, so its API server cannot be stopped").into());
+        };
+        let init = record.split_whitespace().next().context("a process")?.to_owned();
+        let mut all = String::new();
+        for thread in std::fs::read_dir(format!("/proc/{init}/task"))? {
+            all += &std::fs::read_to_string(thread?.path().join("children"))?;
+        }
+        let is_server = |pid: &&str| {
+            let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            line.split(|byte| *byte == 0).nth(1) == Some(b"kube-apiserver")
+        };
+        let pid = all.split_whitespace().find(is_server).context("the API server's process")?.to_owned();
+        signal("-STOP", &pid)?;
+        Ok(Self(pid))
+    }
+}
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        // Gone meanwhile is as good: its supervisor starts another.
+        let _ = signal("-CONT", &self.0);
+    }
+}
+
+fn signal(name: &str, pid: &str) -> Result<()> {
+    run(Command::new("kill").args([name, pid]), "").map(drop)
+}
+
 /// A namespace of one test.
 pub struct Namespace<'a> {
     /// The cluster it is in.

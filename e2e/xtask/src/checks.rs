@@ -68,7 +68,7 @@ pub fn test(settings: &Settings, arguments: &TestArguments) -> Result<()> {
 }
 
 fn static_checks(settings: &Settings, steps: &mut Steps) {
-    steps.command("format", cargo(settings).args(["fmt", "--all", "--check"]));
+    steps.command("format", cargo(settings).args(["fmt", "--all", "--check", "--", "--color=never"]));
     steps.step("architecture", |_| architecture::check(settings));
     steps.step("dependencies", |_| dependencies::check(settings));
     steps.command(

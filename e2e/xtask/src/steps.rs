@@ -40,7 +40,7 @@ impl Steps {
             Ok(note) => (true, note),
             Err(error) => {
                 println!("{error:#}");
-                (false, "failed".to_owned())
+                (false, String::new())
             }
         };
         println!("== {name}: {} after {took}{}", if passed { "ok" } else { "FAILED" }, dash(&note));

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use e2e_tests::clock::eventually;
-use e2e_tests::gateway::{CONTROL_PLANE, SYSTEM, answers_status, route, serving};
-use e2e_tests::kubernetes::{Kubernetes, LIMIT};
+use e2e_tests::gateway::{CONTROL_PLANE, SYSTEM, answers_status, route, serving, steadily};
+use e2e_tests::kubernetes::{Kubernetes, LIMIT, Stopped};
 use e2e_tests::load::Load;
 
 pub fn control_plane_away(kubernetes: &Kubernetes) -> Result<()> {
@@ -35,6 +35,32 @@ pub fn control_plane_away(kubernetes: &Kubernetes) -> Result<()> {
     kubernetes.rolled_out(SYSTEM, CONTROL_PLANE)?;
     answers_status(address, "/later", 500)?;
     load.stop(500)
+}
+
+pub fn api_server_hangs(kubernetes: &Kubernetes) -> Result<()> {
+    let namespace = kubernetes.namespace("e2e-api")?;
+    let address = serving(kubernetes, &namespace)?;
+    let restarts = || {
+        let path = "jsonpath={.items[*].status.containerStatuses[*].restartCount}";
+        let selector = "--selector=app.kubernetes.io/component=control-plane";
+        kubernetes.kubectl(&["get", "pods", "--namespace", SYSTEM, selector, "-o", path])
+    };
+    let before = restarts()?;
+    let load = Load::start(address, "example.test", "/");
+    let stopped = Stopped::api_server(kubernetes)?;
+    // The outage has a length: longer than a Lease's life (15 s) and than the timeout of a request.
+    for _ in 0..20 {
+        enough(&load)?;
+        steadily(address, "/", 200)?;
+        std::thread::sleep(Duration::from_secs(1));
+    }
+    drop(stopped);
+    kubernetes.apply(&route("e2e-api", "later", "edge", "/later", "nothing"))?;
+    namespace.route_condition("later", "ResolvedRefs", "False", "BackendNotFound")?;
+    answers_status(address, "/later", 500)?;
+    load.stop(500)?;
+    ensure!(before == restarts()?, "replicas of the control plane were restarted");
+    Ok(())
 }
 
 pub fn proxy_rollout(kubernetes: &Kubernetes) -> Result<()> {
