@@ -87,12 +87,12 @@ impl Default for Limits {
             h2_ping_interval: Duration::from_secs(30),
             h2_ping_timeout: Duration::from_secs(10),
             connect_timeout: Duration::from_secs(5),
-            response_head_timeout: Duration::from_secs(60),
-            response_body_idle_timeout: Duration::from_secs(300),
-            upstream_idle_timeout: Duration::from_secs(60),
+            response_head_timeout: Duration::from_mins(1),
+            response_body_idle_timeout: Duration::from_mins(5),
+            upstream_idle_timeout: Duration::from_mins(1),
             upstream_max_idle_per_endpoint: 64,
             upstream_max_head_bytes: 64 << 10,
-            upgrade_idle_timeout: Duration::from_secs(3_600),
+            upgrade_idle_timeout: Duration::from_hours(1),
         }
     }
 }

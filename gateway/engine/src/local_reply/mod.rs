@@ -85,7 +85,7 @@ impl Form {
 fn weight(parameter: &str) -> Option<u16> {
     let value = parameter.strip_prefix("q=").or_else(|| parameter.strip_prefix("Q="))?;
     let (whole, fraction) = value.split_once('.').unwrap_or((value, ""));
-    let fraction = format!("{:0<3.3}", fraction).parse::<u16>().ok()?;
+    let fraction = format!("{fraction:0<3.3}").parse::<u16>().ok()?;
     whole.parse::<u16>().ok().map(|whole| whole.min(1) * 1000 + fraction).map(|weight| weight.min(1000))
 }
 

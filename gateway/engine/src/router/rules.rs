@@ -240,7 +240,7 @@ impl<T> Entry<T> {
         let path = match &wanted.path {
             PathMatch::Exact(_) | PathMatch::Prefix(_) => true,
             PathMatch::Regex(regex) => regex.is_match(request.path),
-            PathMatch::Grpc { service, method } => request.is_grpc && is_grpc_method(request.path, service, method),
+            PathMatch::Grpc { service, method } => request.is_grpc && is_grpc_method(request.path, service.as_ref(), method.as_ref()),
         };
         path && wanted.method.as_ref().is_none_or(|method| method == request.method)
             && wanted.headers.iter().all(|header| request.has_header(header))
@@ -249,10 +249,10 @@ impl<T> Entry<T> {
 }
 
 /// Whether the path is `/service/method` with names that match.
-fn is_grpc_method(path: &str, service: &Option<ValueMatch>, method: &Option<ValueMatch>) -> bool {
+fn is_grpc_method(path: &str, service: Option<&ValueMatch>, method: Option<&ValueMatch>) -> bool {
     let Some((path_service, path_method)) = path.strip_prefix('/').and_then(|path| path.split_once('/')) else {
         return false;
     };
-    service.as_ref().is_none_or(|service| service.matches(path_service))
-        && method.as_ref().is_none_or(|method| method.matches(path_method))
+    service.is_none_or(|service| service.matches(path_service))
+        && method.is_none_or(|method| method.matches(path_method))
 }

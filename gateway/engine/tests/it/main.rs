@@ -1,6 +1,7 @@
 //! Tests against a running engine, over loopback.
 
 mod harness;
-mod proxying;
 mod panic;
+mod proxying;
+mod strictness;
 mod tls;

@@ -81,7 +81,7 @@ impl Chunked {
                 self.count(byte)?;
                 State::Extension(size)
             }
-            (State::SizeLf(0), b'\n') => State::TrailerStart,
+            (State::SizeLf(0) | State::TrailerLf, b'\n') => State::TrailerStart,
             (State::SizeLf(size), b'\n') => State::Data(size),
             (State::DataCr, b'\r') => State::DataLf,
             (State::DataLf, b'\n') => State::Start,
@@ -102,7 +102,6 @@ impl Chunked {
                 self.count(byte)?;
                 State::Trailer
             }
-            (State::TrailerLf, b'\n') => State::TrailerStart,
             (State::EndLf, b'\n') => State::EndLf,
             _ => return None,
         })
