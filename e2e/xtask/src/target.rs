@@ -76,7 +76,7 @@ pub fn kubectl(settings: &Settings, kubeconfig: &std::path::Path) -> Result<Comm
 }
 
 /// Runs `work` with the chosen cluster, started first where need be; what was started is stopped again, also after an
-/// error, unless it is to be kept.
+/// error or when this program is killed, unless it is to be kept.
 pub fn with<T>(settings: &Settings, choice: &Choice, work: impl FnOnce(&Kubernetes) -> Result<T>) -> Result<T> {
     if let (Some(kubeconfig), None) = (&choice.kubeconfig, &choice.name) {
         ensure!(kubeconfig.is_file(), "{}: no such kubeconfig", kubeconfig.display());
@@ -84,12 +84,12 @@ pub fn with<T>(settings: &Settings, choice: &Choice, work: impl FnOnce(&Kubernet
         return work(&Kubernetes { kubeconfig: kubeconfig.clone(), local });
     }
     let cluster = Cluster::named(settings, choice.name.as_deref().unwrap_or(cluster::DEFAULT))?;
-    let started = !cluster.is_running();
-    cluster::up(settings, &cluster)?;
+    let started = cluster::up_for_this_run(settings, &cluster)?;
     let result = work(&Kubernetes { kubeconfig: cluster.kubeconfig(), local: Some(cluster.clone()) });
-    if started && !choice.keep {
-        let stopped = cluster.down(settings);
-        return result.and_then(|value| stopped.map(|()| value));
-    }
-    result
+    let ended = match started {
+        Some(started) if choice.keep => started.keep(),
+        Some(_ends_when_dropped) => cluster.down(settings),
+        None => Ok(()),
+    };
+    result.and_then(|value| ended.map(|()| value))
 }

@@ -128,7 +128,8 @@ fn h2load_summary(printed: &str) -> Option<Counted> {
     let (requests, codes, traffic) = (line("requests: ")?, line("status codes: ")?, line("traffic: ")?);
     let data = traffic.split(',').find(|part| part.trim_end().ends_with("data"))?;
     let bytes = data.split_once('(')?.1.split_once(')')?.0.parse().ok()?;
-    let succeeded = number(codes, "2xx")?;
+    // Whole answers alone: a status is counted with its head, and the last answers are cut off.
+    let succeeded = number(requests, "succeeded")?;
     let other = number(codes, "3xx")? + number(codes, "4xx")? + number(codes, "5xx")?;
     // What fails for its status is counted as failed as well.
     let errors = number(requests, "failed")?.max(other);

@@ -1,6 +1,6 @@
 //! `cargo xtask cluster`: a real Kubernetes of one node on this machine, without a container registry.
 //! Owns the state below `CACHE/clusters/NAME` and nothing else; see `e2e/cluster/README.md` for how it is put together.
-//! Invariant: a cluster that is not handed over whole does not stay: it ends with the process that was making it.
+//! Invariant: a cluster ends with the process that made it, however that ends, unless it is complete and was to be kept.
 
 mod components;
 mod network;
@@ -28,6 +28,9 @@ const START_LIMIT: Duration = Duration::from_mins(3);
 
 /// The cluster that is meant when none is named.
 pub const DEFAULT: &str = "default";
+
+/// Written when everything of a cluster is ready.
+const COMPLETE: &str = "complete";
 
 /// The commands of `cargo xtask cluster`.
 #[derive(Subcommand)]
@@ -113,9 +116,9 @@ impl Cluster {
         self.directory.join("kubeconfig")
     }
 
-    /// Whether it was handed over whole and still runs.
+    /// Whether it was once complete and still runs.
     pub fn is_running(&self) -> bool {
-        self.directory.join("handed-over").exists() && node::running(&self.directory).is_some()
+        self.directory.join(COMPLETE).exists() && node::running(&self.directory).is_some()
     }
 
     fn expect_running(&self) -> Result<()> {
@@ -194,8 +197,26 @@ fn canonical(name: &str) -> String {
     }
 }
 
-/// Starts the cluster unless it runs.
-pub fn up(settings: &Settings, cluster: &Cluster) -> Result<()> {
+/// Starts the cluster unless it runs. It stays when this program ends.
+fn up(settings: &Settings, cluster: &Cluster) -> Result<()> {
+    match up_for_this_run(settings, cluster)? {
+        Some(started) => started.keep(),
+        None => Ok(()),
+    }
+}
+
+/// A cluster that was started for this run: it ends with this program, however that ends, unless it is kept.
+pub struct Started(node::Starting);
+
+impl Started {
+    /// Lets it live until somebody takes it down.
+    pub fn keep(self) -> Result<()> {
+        self.0.hand_over()
+    }
+}
+
+/// Starts the cluster; `None` when it runs already.
+pub fn up_for_this_run(settings: &Settings, cluster: &Cluster) -> Result<Option<Started>> {
     ensure!(nix::unistd::geteuid().is_root(), "a cluster needs root: it makes namespaces and interfaces");
     packages::install_missing()?;
     let kubenode = Artifact::Kubenode.get(settings)?;
@@ -203,21 +224,21 @@ pub fn up(settings: &Settings, cluster: &Cluster) -> Result<()> {
     let _lock = lock(settings, &cluster.name)?;
     if cluster.is_running() {
         println!("cluster {} runs already; kubeconfig: {}", cluster.name, cluster.kubeconfig().display());
-        return Ok(());
+        return Ok(None);
     }
     cluster.down_locked().context("remove what an earlier run left")?;
     let watch = Stopwatch::start();
-    if let Err(error) = start(settings, cluster, &kubenode, &support) {
+    let node = start(settings, cluster, &kubenode, &support).map_err(|error| {
         let logs = shell::tail_of(&cluster.directory.join("log/node.log"));
         // The cause is worth more than a second error.
         let _ = cluster.down_locked();
-        return Err(error.context(format!("start cluster {}; the node said:\n{logs}", cluster.name)));
-    }
+        error.context(format!("start cluster {}; the node said:\n{logs}", cluster.name))
+    })?;
     println!("cluster {} is up after {watch}; kubeconfig: {}", cluster.name, cluster.kubeconfig().display());
-    Ok(())
+    Ok(Some(Started(node)))
 }
 
-fn start(settings: &Settings, cluster: &Cluster, kubenode: &Path, support: &[PathBuf]) -> Result<()> {
+fn start(settings: &Settings, cluster: &Cluster, kubenode: &Path, support: &[PathBuf]) -> Result<node::Starting> {
     let directory = &cluster.directory;
     let addresses = reserve(settings, cluster)?;
     pki::create(&directory.join("pki"), addresses, components::NODE)?;
@@ -247,8 +268,8 @@ fn start(settings: &Settings, cluster: &Cluster, kubenode: &Path, support: &[Pat
         "deployment/coredns",
         "--timeout=120s",
     ]))?;
-    File::create(directory.join("handed-over"))?;
-    node.hand_over()
+    File::create(directory.join(COMPLETE))?;
+    Ok(node)
 }
 
 /// Takes the lowest index that no cluster and no interface of the machine has.
