@@ -8,14 +8,18 @@ mod connect;
 mod holdings;
 mod session;
 
-use std::{future::Future, path::PathBuf, sync::Arc};
+use std::{future::Future, path::PathBuf, sync::Arc, time::Duration};
 
 use control_plane_model::{Delta, GatewayKey, ResourceKey};
 use kit_process::{drain::Drain, error::chain};
+use tokio::time::Instant;
 
 use backoff::Backoff;
 use holdings::Holdings;
 use session::Ended;
+
+/// After a stream that was renewed sooner than this there is a pause, so that two peers cannot spin.
+const SHORT_STREAM: Duration = Duration::from_secs(1);
 
 /// How a proxy reaches its control plane.
 #[derive(Clone, Debug)]
@@ -90,6 +94,7 @@ pub async fn run(options: ClientOptions, sink: impl DeltaSink, drain: Drain) {
     let mut backoff = Backoff::default();
     loop {
         let mut synced = false;
+        let start = Instant::now();
         let ended = session::run(&options, &sink, &drain, &mut holdings, &mut synced).await;
         if synced {
             backoff = Backoff::default();
@@ -97,7 +102,12 @@ pub async fn run(options: ClientOptions, sink: impl DeltaSink, drain: Drain) {
         match ended {
             Ok(Ended::Drained) => return,
             // The control plane wants a new stream, and has served this one.
-            Ok(Ended::Renew) if synced => tracing::debug!("discovery stream is renewed"),
+            Ok(Ended::Renew) if synced => {
+                tracing::debug!("discovery stream is renewed");
+                if start.elapsed() < SHORT_STREAM {
+                    pause(&mut backoff, &drain).await;
+                }
+            }
             Ok(Ended::Renew) => {
                 let error = "the control plane closed the stream before it sent anything".to_owned();
                 sink.connection(Connection::Lost { error });

@@ -11,10 +11,7 @@ use std::{
 
 use control_plane_model::{Delta, GatewayKey, ResourceKey};
 use parking_lot::Mutex;
-use tokio::{
-    sync::{Notify, watch},
-    time::Instant,
-};
+use tokio::sync::{Notify, watch};
 
 use super::{
     ProxyIdentity,
@@ -238,25 +235,16 @@ impl State {
         self.objects.get(key).filter(|_| self.references.contains(gateway, key))
     }
 
-    /// Adds a stream. Returns its id and what it needs first.
-    fn register(&mut self, stream: Stream, known: &HashMap<String, Version>) -> (u64, Transaction) {
+    /// Adds a stream. Returns its id and everything in its scope.
+    fn register(&mut self, stream: Stream) -> (u64, Vec<(ResourceKey, Encoded)>) {
         let gateway = &stream.identity.gateway;
-        let mut upserted = Vec::new();
-        for key in self.references.scope(gateway) {
-            if let Some(object) = self.objects.get(key)
-                && known.get(&key.to_string()) != Some(&object.version)
-            {
-                upserted.push((key.clone(), object.clone()));
-            }
-        }
-        let is_gone = |text: &&String| text.parse().map_or(true, |key| self.visible(gateway, &key).is_none());
-        let mut removed: Vec<String> = known.keys().filter(is_gone).cloned().collect();
-        removed.sort_unstable();
+        let scope = self.references.scope(gateway);
+        let visible = scope.filter_map(|key| Some((key.clone(), self.objects.get(key)?.clone()))).collect();
         let id = self.next_stream;
         self.next_stream += 1;
         self.by_gateway.entry(gateway.clone()).or_default().insert(id);
         self.streams.insert(id, stream);
-        (id, Transaction { upserted, removed, synced: true })
+        (id, visible)
     }
 
     fn unregister(&mut self, id: u64) {
@@ -268,7 +256,7 @@ impl State {
                 self.by_gateway.remove(gateway);
             }
         }
-        self.verdicts.disconnect(&stream.identity, id, Instant::now());
+        self.verdicts.disconnect(&stream.identity, id);
     }
 
     /// What is pending for a stream, with its present state.
@@ -289,6 +277,15 @@ impl State {
         }
         Some(transaction)
     }
+}
+
+/// What brings a proxy that holds `known` to `visible`.
+fn difference(mut known: HashMap<String, Version>, visible: Vec<(ResourceKey, Encoded)>) -> Transaction {
+    let mut upserted = visible;
+    upserted.retain(|(key, object)| known.remove(&key.to_string()) != Some(object.version));
+    let mut removed: Vec<String> = known.into_keys().collect();
+    removed.sort_unstable();
+    Transaction { upserted, removed, synced: true }
 }
 
 enum Phase {
@@ -326,9 +323,11 @@ impl Subscription {
                         outstanding: true,
                         wake: self.wake.clone(),
                     };
-                    let (id, transaction) = self.hub.state.lock().register(stream, known);
+                    let known = std::mem::take(known);
+                    let (id, visible) = self.hub.state.lock().register(stream);
                     self.phase = Phase::Registered(id);
-                    return transaction;
+                    // Compared without the lock: what changes meanwhile is pending already.
+                    return difference(known, visible);
                 }
                 Phase::Registered(id) => {
                     let taken = self.hub.state.lock().take(*id);
@@ -348,7 +347,7 @@ impl Subscription {
         if let Some(stream) = state.streams.get_mut(&id) {
             stream.outstanding = false;
         }
-        state.verdicts.acknowledge(&self.identity, id, refused, Instant::now());
+        state.verdicts.acknowledge(&self.identity, id, refused);
         self.hub.publish_reports(&state);
     }
 }
@@ -356,7 +355,9 @@ impl Subscription {
 impl Drop for Subscription {
     fn drop(&mut self) {
         if let Phase::Registered(id) = self.phase {
-            self.hub.state.lock().unregister(id);
+            let mut state = self.hub.state.lock();
+            state.unregister(id);
+            self.hub.publish_reports(&state);
         }
     }
 }

@@ -1,21 +1,17 @@
 //! What the proxies of each Gateway refuse, gathered for the status writer.
 //!
-//! Invariant: a report is the union over the Gateway's proxies, and the next report replaces it. A verdict outlives its
-//! stream for a grace time, so that a proxy that connects anew does not make a status flap.
+//! Invariant: a report is the union over the Gateway's proxies, and the next report replaces it. While no proxy of a Gateway
+//! is connected, what the last ones said stands, so that one that connects anew does not make a status flap.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
-    time::Duration,
 };
 
 use control_plane_model::{GatewayKey, ResourceKey};
-use tokio::{sync::watch, time::Instant};
+use tokio::sync::watch;
 
 use super::{ProxyIdentity, hub::Shared};
-
-/// How long a verdict outlives its proxy's stream.
-const GRACE: Duration = Duration::from_mins(1);
 
 /// What the proxies of one Gateway refuse at present.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,15 +53,17 @@ impl Reports {
 
 #[derive(Debug)]
 struct Verdict {
-    stream: u64,
+    /// `None` once the proxy's stream has ended.
+    stream: Option<u64>,
     refused: BTreeMap<ResourceKey, String>,
-    gone: Option<Instant>,
 }
 
 /// The verdicts of all proxies.
 #[derive(Debug, Default)]
 pub(super) struct Verdicts {
-    proxies: BTreeMap<ProxyIdentity, Verdict>,
+    proxies: BTreeMap<GatewayKey, BTreeMap<String, Verdict>>,
+    /// Gateways with verdicts of proxies that are gone.
+    orphaned: BTreeSet<GatewayKey>,
     /// Objects that were never sent, as they are too large, with the Gateways that would have them.
     unsendable: BTreeMap<ResourceKey, (BTreeSet<GatewayKey>, String)>,
     reports: BTreeMap<GatewayKey, (u64, Arc<BTreeMap<ResourceKey, String>>)>,
@@ -74,25 +72,37 @@ pub(super) struct Verdicts {
 
 impl Verdicts {
     /// Replaces what a proxy refuses.
-    pub(super) fn acknowledge(
-        &mut self,
-        proxy: &ProxyIdentity,
-        stream: u64,
-        refused: BTreeMap<ResourceKey, String>,
-        now: Instant,
-    ) {
-        // A proxy that is long gone has no say once another one has spoken.
-        self.proxies.retain(|identity, verdict| {
-            identity.gateway != proxy.gateway || verdict.gone.is_none_or(|gone| now.duration_since(gone) < GRACE)
-        });
-        self.proxies.insert(proxy.clone(), Verdict { stream, refused, gone: None });
+    pub(super) fn acknowledge(&mut self, proxy: &ProxyIdentity, stream: u64, refused: BTreeMap<ResourceKey, String>) {
+        let proxies = self.proxies.entry(proxy.gateway.clone()).or_default();
+        // By far the most Acks say what the one before said.
+        if let Some(verdict) = proxies.get_mut(&proxy.pod)
+            && verdict.refused == refused
+            && !self.orphaned.contains(&proxy.gateway)
+        {
+            verdict.stream = Some(stream);
+            return;
+        }
+        proxies.insert(proxy.pod.clone(), Verdict { stream: Some(stream), refused });
+        if self.orphaned.remove(&proxy.gateway) {
+            proxies.retain(|_, verdict| verdict.stream.is_some());
+        }
         self.update(&proxy.gateway);
     }
 
     /// A proxy's stream has ended.
-    pub(super) fn disconnect(&mut self, proxy: &ProxyIdentity, stream: u64, now: Instant) {
-        if let Some(verdict) = self.proxies.get_mut(proxy).filter(|verdict| verdict.stream == stream) {
-            verdict.gone = Some(now);
+    pub(super) fn disconnect(&mut self, proxy: &ProxyIdentity, stream: u64) {
+        let Some(proxies) = self.proxies.get_mut(&proxy.gateway) else { return };
+        let Some(verdict) = proxies.get_mut(&proxy.pod) else { return };
+        if verdict.stream != Some(stream) {
+            // It has connected anew meanwhile.
+            return;
+        }
+        verdict.stream = None;
+        if proxies.values().any(|verdict| verdict.stream.is_some()) {
+            proxies.remove(&proxy.pod);
+            self.update(&proxy.gateway);
+        } else {
+            self.orphaned.insert(proxy.gateway.clone());
         }
     }
 
@@ -100,9 +110,11 @@ impl Verdicts {
     /// speak again.
     pub(super) fn forget(&mut self, key: &ResourceKey) {
         let mut gateways: BTreeSet<GatewayKey> = BTreeSet::new();
-        for (identity, verdict) in &mut self.proxies {
-            if verdict.gone.is_some() && verdict.refused.remove(key).is_some() {
-                gateways.insert(identity.gateway.clone());
+        for gateway in &self.orphaned {
+            for verdict in self.proxies.get_mut(gateway).into_iter().flat_map(BTreeMap::values_mut) {
+                if verdict.stream.is_none() && verdict.refused.remove(key).is_some() {
+                    gateways.insert(gateway.clone());
+                }
             }
         }
         if let Some((affected, _)) = self.unsendable.remove(key) {
@@ -124,7 +136,8 @@ impl Verdicts {
 
     /// How many objects a proxy refuses.
     pub(super) fn refused_by(&self, proxy: &ProxyIdentity) -> usize {
-        self.proxies.get(proxy).map_or(0, |verdict| verdict.refused.len())
+        let verdict = self.proxies.get(&proxy.gateway).and_then(|proxies| proxies.get(&proxy.pod));
+        verdict.map_or(0, |verdict| verdict.refused.len())
     }
 
     /// Counts up with each changed report.
@@ -147,10 +160,8 @@ impl Verdicts {
                 refused.insert(key.clone(), error.clone());
             }
         }
-        for (identity, verdict) in &self.proxies {
-            if identity.gateway == *gateway {
-                refused.extend(verdict.refused.iter().map(|(key, error)| (key.clone(), error.clone())));
-            }
+        for verdict in self.proxies.get(gateway).into_iter().flat_map(BTreeMap::values) {
+            refused.extend(verdict.refused.iter().map(|(key, error)| (key.clone(), error.clone())));
         }
         let same = match self.reports.get(gateway) {
             Some((_, before)) => **before == refused,
@@ -160,5 +171,74 @@ impl Verdicts {
             self.revision += 1;
             self.reports.insert(gateway.clone(), (self.revision, Arc::new(refused)));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use control_plane_model::{CertificateKey, ObjectName};
+
+    use super::*;
+
+    fn proxy(pod: &str) -> ProxyIdentity {
+        ProxyIdentity { gateway: GatewayKey(ObjectName::new("infra", "edge")), pod: pod.to_owned() }
+    }
+
+    fn refused(names: &[&str]) -> BTreeMap<ResourceKey, String> {
+        let key = |name: &&str| ResourceKey::Certificate(CertificateKey(ObjectName::new("infra", *name)));
+        names.iter().map(|name| (key(name), "no".to_owned())).collect()
+    }
+
+    fn report(verdicts: &Verdicts) -> BTreeMap<ResourceKey, String> {
+        verdicts.report_after(0).map(|(_, report)| (*report.refused).clone()).unwrap_or_default()
+    }
+
+    #[test]
+    fn a_report_is_what_any_proxy_refuses() {
+        let mut verdicts = Verdicts::default();
+        verdicts.acknowledge(&proxy("a"), 1, refused(&["x"]));
+        verdicts.acknowledge(&proxy("b"), 2, refused(&["y"]));
+        assert_eq!(report(&verdicts), refused(&["x", "y"]));
+        verdicts.acknowledge(&proxy("a"), 1, refused(&[]));
+        assert_eq!(report(&verdicts), refused(&["y"]));
+    }
+
+    #[test]
+    fn the_last_verdict_stands_until_a_proxy_speaks_again() {
+        let mut verdicts = Verdicts::default();
+        verdicts.acknowledge(&proxy("old"), 1, refused(&["x"]));
+        verdicts.disconnect(&proxy("old"), 1);
+        assert_eq!(report(&verdicts), refused(&["x"]));
+        verdicts.acknowledge(&proxy("new"), 2, refused(&[]));
+        assert_eq!(report(&verdicts), refused(&[]));
+    }
+
+    #[test]
+    fn a_proxy_that_goes_while_another_stays_has_no_say() {
+        let mut verdicts = Verdicts::default();
+        verdicts.acknowledge(&proxy("old"), 1, refused(&["x"]));
+        verdicts.acknowledge(&proxy("new"), 2, refused(&[]));
+        verdicts.disconnect(&proxy("old"), 1);
+        assert_eq!(report(&verdicts), refused(&[]));
+    }
+
+    #[test]
+    fn the_end_of_a_stream_that_was_replaced_changes_nothing() {
+        let mut verdicts = Verdicts::default();
+        verdicts.acknowledge(&proxy("a"), 1, refused(&["x"]));
+        verdicts.acknowledge(&proxy("a"), 2, refused(&["x"]));
+        verdicts.disconnect(&proxy("a"), 1);
+        verdicts.acknowledge(&proxy("b"), 3, refused(&[]));
+        assert_eq!(report(&verdicts), refused(&["x"]));
+    }
+
+    #[test]
+    fn an_ack_that_says_nothing_new_makes_no_report() {
+        let mut verdicts = Verdicts::default();
+        verdicts.acknowledge(&proxy("a"), 1, refused(&["x"]));
+        let revision = verdicts.revision();
+        verdicts.acknowledge(&proxy("a"), 1, refused(&["x"]));
+        verdicts.acknowledge(&proxy("b"), 2, refused(&["x"]));
+        assert_eq!(verdicts.revision(), revision);
     }
 }
