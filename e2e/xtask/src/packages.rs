@@ -1,5 +1,6 @@
-//! Debian packages that the cluster stands on. Only what is missing is installed.
+//! Debian packages that the commands stand on. Only what is missing is installed.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
 
@@ -7,39 +8,37 @@ use anyhow::{Context, Result};
 
 use crate::shell;
 
-/// A file that proves the package, and the package.
-const NEEDED: &[(&str, &str)] = &[
-    ("/usr/bin/containerd", "containerd"),
-    ("/usr/sbin/runc", "runc"),
+/// What proves that a package (or another that does the same) is there: the name of a program on PATH, or the absolute
+/// path of a file; and the package.
+type Need<'a> = (&'a str, &'static str);
+
+const CLUSTER: &[Need<'_>] = &[
+    ("containerd", "containerd"),
+    ("ctr", "containerd"),
+    ("runc", "runc"),
     ("/usr/lib/cni/bridge", "containernetworking-plugins"),
-    ("/usr/sbin/nft", "nftables"),
-    ("/usr/sbin/iptables", "iptables"),
-    ("/usr/sbin/conntrack", "conntrack"),
-    ("/usr/bin/buildah", "buildah"),
-    ("/usr/bin/unshare", "util-linux"),
-    ("/usr/bin/openssl", "openssl"),
+    ("nft", "nftables"),
+    ("iptables", "iptables"),
+    ("ip", "iproute2"),
+    ("buildah", "buildah"),
+    ("unshare", "util-linux"),
+    ("openssl", "openssl"),
+    ("strip", "binutils"),
 ];
 
 /// Installs what is missing for the cluster; does nothing (and needs no network) when all is there.
 ///
 /// # Errors: not root, or the packages cannot be installed.
 pub fn install_missing() -> Result<()> {
-    let ip = if shell::find_program("ip").is_none() { Some("iproute2") } else { None };
-    install_packages(missing(NEEDED).chain(ip).collect())
+    install(CLUSTER)
 }
 
-/// Installs those of `needed` (a file that proves the package, and the package) that are missing.
+/// Installs those of `needed` that are missing.
 ///
 /// # Errors: not root, or the packages cannot be installed.
-pub fn install(needed: &[(&str, &'static str)]) -> Result<()> {
-    install_packages(missing(needed).collect())
-}
-
-fn missing<'a>(needed: &'a [(&str, &'static str)]) -> impl Iterator<Item = &'static str> + use<'a> {
-    needed.iter().filter(|(file, _)| !Path::new(file).exists()).map(|(_, package)| *package)
-}
-
-fn install_packages(missing: Vec<&str>) -> Result<()> {
+pub fn install(needed: &[Need<'_>]) -> Result<()> {
+    let missing = needed.iter().filter(|(proof, _)| !is_there(proof)).map(|(_, package)| *package);
+    let missing: Vec<&str> = missing.collect::<BTreeSet<_>>().into_iter().collect();
     if missing.is_empty() {
         return Ok(());
     }
@@ -52,4 +51,8 @@ fn install_packages(missing: Vec<&str>) -> Result<()> {
             .args(&missing),
     )
     .with_context(|| format!("install {} (this machine needs Debian and root)", missing.join(" ")))
+}
+
+fn is_there(proof: &str) -> bool {
+    if proof.starts_with('/') { Path::new(proof).exists() } else { shell::find_program(proof).is_some() }
 }
