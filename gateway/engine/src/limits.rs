@@ -16,7 +16,7 @@ pub struct Limits {
     pub max_uri_bytes: usize,
     /// Fields that one request's `Connection` may nominate. Above: 400 `invalid_connection_header`. Default 16.
     pub max_connection_options: usize,
-    /// From the first byte of a request's head to its last. Above: 408 `request_timeout`. Default 10 s.
+    /// From the first byte of a request's head to its last. Above: closed without an answer. Default 10 s.
     pub header_read_timeout: Duration,
     /// Between two requests on a client's connection, and before the first one. Above: closed. Default 75 s.
     pub downstream_idle_timeout: Duration,

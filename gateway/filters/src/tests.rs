@@ -151,7 +151,10 @@ fn a_whole_path_and_a_host_are_replaced_and_the_query_stays() {
     let received = received(Scheme::Http, 80, "/full/one/two?q=%2f", Some(5));
     let filter = rewrite(Some("one.example.org"), Some(PathRewrite::Full("/one".into())));
     let parts = attempt(&[filter], &received, &[]);
-    assert_eq!((parts.uri.to_string().as_str(), &parts.headers[header::HOST]), ("/one?q=%2f", &HeaderValue::from_static("one.example.org")));
+    assert_eq!(
+        (parts.uri.to_string().as_str(), &parts.headers[header::HOST]),
+        ("/one?q=%2f", &HeaderValue::from_static("one.example.org"))
+    );
     assert_eq!(&*received.host, "client.example");
 }
 
@@ -170,11 +173,19 @@ fn a_prefix_rewrite_of_another_match_leaves_the_path() {
     assert_eq!(attempt(&[rewrite(None, Some(PathRewrite::Prefix("/x".into())))], &received, &[]).uri, "/a/b");
 }
 
-fn modifier(set: &[(&'static str, &'static str)], add: &[(&'static str, &'static str)], remove: &[&'static str]) -> HeaderModifier {
+fn modifier(
+    set: &[(&'static str, &'static str)],
+    add: &[(&'static str, &'static str)],
+    remove: &[&'static str],
+) -> HeaderModifier {
     let pairs = |pairs: &[(&'static str, &'static str)]| {
         pairs.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value))).collect()
     };
-    HeaderModifier { set: pairs(set), add: pairs(add), remove: remove.iter().map(|name| HeaderName::from_static(name)).collect() }
+    HeaderModifier {
+        set: pairs(set),
+        add: pairs(add),
+        remove: remove.iter().map(|name| HeaderName::from_static(name)).collect(),
+    }
 }
 
 fn values(headers: &HeaderMap, name: &str) -> Vec<String> {
@@ -218,9 +229,20 @@ fn each_modifier_touches_its_own_side_alone() {
 #[test]
 fn what_cannot_be_honoured_does_not_compile() {
     let refused = |filter: Filter| Chain::<Filters>::compile(&[filter]).unwrap_err();
-    for name in ["host", "content-length", "transfer-encoding", "connection", "upgrade", "te", "x-request-id", "x-nebula-reason"] {
+    for name in [
+        "host",
+        "content-length",
+        "transfer-encoding",
+        "connection",
+        "upgrade",
+        "te",
+        "x-request-id",
+        "x-nebula-reason",
+    ] {
         let error = InvalidFilter::ProtectedHeader(HeaderName::from_static(name));
-        for spec in [modifier(&[(name, "v")], &[], &[]), modifier(&[], &[(name, "v")], &[]), modifier(&[], &[], &[name])] {
+        for spec in
+            [modifier(&[(name, "v")], &[], &[]), modifier(&[], &[(name, "v")], &[]), modifier(&[], &[], &[name])]
+        {
             assert_eq!(refused(Filter::RequestHeaderModifier(spec.clone())), error);
             assert_eq!(refused(Filter::ResponseHeaderModifier(spec)), error);
         }

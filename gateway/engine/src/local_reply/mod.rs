@@ -25,7 +25,8 @@ const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 pub struct LocalReply {
     reason: Reason,
     detail: Option<Cow<'static, str>>,
-    headers: HeaderMap,
+    /// Boxed, as few replies have any.
+    headers: Option<Box<HeaderMap>>,
 }
 
 /// What the form of a reply depends on.
@@ -107,7 +108,7 @@ impl ReplyContext {
 
 impl From<Reason> for LocalReply {
     fn from(reason: Reason) -> Self {
-        Self { reason, detail: None, headers: HeaderMap::new() }
+        Self { reason, detail: None, headers: None }
     }
 }
 
@@ -122,7 +123,7 @@ impl LocalReply {
     /// Adds a field, such as `retry-after`.
     #[must_use]
     pub fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
-        self.headers.append(name, value);
+        self.headers.get_or_insert_default().append(name, value);
         self
     }
 
@@ -148,7 +149,9 @@ impl LocalReply {
         let mut response = Response::new(if context.head_only { Bytes::new() } else { body.into() });
         *response.status_mut() = status;
         let headers = response.headers_mut();
-        headers.extend(self.headers.clone());
+        if let Some(added) = &self.headers {
+            headers.extend(HeaderMap::clone(added));
+        }
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         headers.insert(X_REQUEST_ID, context.request_id.clone());

@@ -240,7 +240,9 @@ impl<T> Entry<T> {
         let path = match &wanted.path {
             PathMatch::Exact(_) | PathMatch::Prefix(_) => true,
             PathMatch::Regex(regex) => regex.is_match(request.path),
-            PathMatch::Grpc { service, method } => request.is_grpc && is_grpc_method(request.path, service.as_ref(), method.as_ref()),
+            PathMatch::Grpc { service, method } => {
+                request.is_grpc && is_grpc_method(request.path, service.as_ref(), method.as_ref())
+            }
         };
         path && wanted.method.as_ref().is_none_or(|method| method == request.method)
             && wanted.headers.iter().all(|header| request.has_header(header))

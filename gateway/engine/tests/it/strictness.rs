@@ -22,11 +22,9 @@ async fn proxy() -> (Proxy, Seen) {
         let recorder = recorder.clone();
         async move {
             let (parts, body) = request.into_parts();
-            let fields: String = parts
-                .headers
-                .iter()
-                .map(|(name, value)| format!("{name}: {}\n", String::from_utf8_lossy(value.as_bytes())))
-                .collect();
+            let fields = parts.headers.iter();
+            let fields = fields.map(|(name, value)| format!("{name}: {}\n", String::from_utf8_lossy(value.as_bytes())));
+            let fields = fields.collect::<Vec<_>>().concat();
             if let Ok(body) = body.collect().await {
                 let body = String::from_utf8_lossy(&body.to_bytes()).into_owned();
                 recorder.lock().unwrap().push(format!("{} {}\n{fields}\n{body}", parts.method, parts.uri));
@@ -63,7 +61,8 @@ const SMUGGLED: &str = "GET /ok/smuggled HTTP/1.1\r\nHost: h\r\n\r\n";
 async fn what_is_ambiguous_is_refused_and_never_reaches_the_upstream() {
     let (proxy, seen) = proxy().await;
     let get = |line: &str, fields: &str| format!("{line}\r\n{fields}\r\n{SMUGGLED}").into_bytes();
-    let post = |fields: &str, body: &str| format!("POST /ok HTTP/1.1\r\nHost: h\r\n{fields}\r\n{body}{SMUGGLED}").into_bytes();
+    let post =
+        |fields: &str, body: &str| format!("POST /ok HTTP/1.1\r\nHost: h\r\n{fields}\r\n{body}{SMUGGLED}").into_bytes();
     let path = |path: &str| get(&format!("GET {path} HTTP/1.1"), "Host: h\r\n");
     let cases: Vec<(Vec<u8>, u16, &str)> = vec![
         (post("Content-Length: 4\r\nTransfer-Encoding: chunked\r\n", "0\r\n\r\n"), 400, "conflicting_length"),
@@ -77,7 +76,11 @@ async fn what_is_ambiguous_is_refused_and_never_reaches_the_upstream() {
         (post("Transfer-Encoding: identity, chunked\r\n", "0\r\n\r\n"), 400, "invalid_transfer_encoding"),
         (post("Transfer-Encoding: chunked, identity\r\n", "0\r\n\r\n"), 400, "invalid_transfer_encoding"),
         (post("Transfer-Encoding: xchunked\r\n", "0\r\n\r\n"), 400, "invalid_transfer_encoding"),
-        (post("Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n", "0\r\n\r\n"), 400, "invalid_transfer_encoding"),
+        (
+            post("Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n", "0\r\n\r\n"),
+            400,
+            "invalid_transfer_encoding",
+        ),
         (post("Transfer-Encoding:\x0bchunked\r\n", "0\r\n\r\n"), 400, "invalid_header"),
         (post("Transfer-Encoding : chunked\r\n", "0\r\n\r\n"), 400, "invalid_header"),
         (post("Transfer_Encoding: chunked\r\n", "0\r\n\r\n"), 400, "invalid_header"),
@@ -134,7 +137,10 @@ async fn what_is_ambiguous_is_refused_and_never_reaches_the_upstream() {
         assert_eq!(*seen.lock().unwrap(), [""; 0], "{shown:?}");
     }
     // Nothing comes late either.
-    assert_eq!(answers(&talk(&proxy, b"GET /ok/end HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n").await), [(200, None)]);
+    assert_eq!(
+        answers(&talk(&proxy, b"GET /ok/end HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n").await),
+        [(200, None)]
+    );
     let seen = seen.lock().unwrap();
     assert!(seen.len() == 1 && seen[0].starts_with("GET /ok/end\n"), "{seen:?}");
 }
@@ -195,7 +201,13 @@ async fn a_body_that_nobody_reads_is_never_taken_for_a_request() {
 #[tokio::test]
 async fn a_chunk_that_is_none_fails_the_request_and_ends_the_connection() {
     let (proxy, seen) = proxy().await;
-    for chunk in ["-1\r\na\r\n0\r\n\r\n", "+1\r\na\r\n0\r\n\r\n", "1 \r\na\r\n0\r\n\r\n", "1\na\r\n0\r\n\r\n", "1\r\nab0\r\n\r\n"] {
+    for chunk in [
+        "-1\r\na\r\n0\r\n\r\n",
+        "+1\r\na\r\n0\r\n\r\n",
+        "1 \r\na\r\n0\r\n\r\n",
+        "1\na\r\n0\r\n\r\n",
+        "1\r\nab0\r\n\r\n",
+    ] {
         let request = format!("POST /ok HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n{chunk}{SMUGGLED}");
         let text = talk(&proxy, request.as_bytes()).await;
         assert!(answers(&text).iter().all(|(status, _)| *status != 200), "{chunk:?}: {text}");
@@ -247,5 +259,8 @@ async fn http2_is_as_strict() {
     let response = collect(client.send_request(good).await.unwrap()).await;
     assert_eq!(response.status(), StatusCode::OK);
     let seen = seen.lock().unwrap().concat();
-    assert!(seen.starts_with("GET /ok/x\n") && seen.contains("\nhost: h\n") && seen.contains("cookie: a=1; b=2\n"), "{seen}");
+    assert!(
+        seen.starts_with("GET /ok/x\n") && seen.contains("\nhost: h\n") && seen.contains("cookie: a=1; b=2\n"),
+        "{seen}"
+    );
 }

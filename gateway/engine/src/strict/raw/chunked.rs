@@ -85,24 +85,19 @@ impl Chunked {
             (State::SizeLf(size), b'\n') => State::Data(size),
             (State::DataCr, b'\r') => State::DataLf,
             (State::DataLf, b'\n') => State::Start,
-            (State::TrailerStart, b'\r') => State::EndLf,
-            (State::TrailerStart, _) => {
+            (State::TrailerStart, b'\r') | (State::EndLf, b'\n') => State::EndLf,
+            (State::Trailer, b'\r') => {
+                self.line = 0;
                 self.trailers += 1;
-                if self.trailers > MAX_TRAILERS {
+                State::TrailerLf
+            }
+            (State::TrailerStart | State::Trailer, _) => {
+                if self.trailers == MAX_TRAILERS {
                     return None;
                 }
                 self.count(byte)?;
                 State::Trailer
             }
-            (State::Trailer, b'\r') => {
-                self.line = 0;
-                State::TrailerLf
-            }
-            (State::Trailer, _) => {
-                self.count(byte)?;
-                State::Trailer
-            }
-            (State::EndLf, b'\n') => State::EndLf,
             _ => return None,
         })
     }
