@@ -11,7 +11,10 @@ use std::{
 
 use control_plane_model::{Delta, GatewayKey, ResourceKey};
 use parking_lot::Mutex;
-use tokio::sync::{Notify, watch};
+use tokio::{
+    sync::{Notify, watch},
+    time::Instant,
+};
 
 use super::{
     ProxyIdentity,
@@ -175,6 +178,13 @@ impl Shared {
         self.state.lock().verdicts.report_after(seen)
     }
 
+    pub(super) fn expire_verdicts(&self, now: Instant) -> Option<Instant> {
+        let mut state = self.state.lock();
+        let next = state.verdicts.expire(now);
+        self.publish_reports(&state);
+        next
+    }
+
     fn publish_reports(&self, state: &State) {
         let revision = state.verdicts.revision();
         self.reports.send_if_modified(|current| std::mem::replace(current, revision) != revision);
@@ -256,7 +266,7 @@ impl State {
                 self.by_gateway.remove(gateway);
             }
         }
-        self.verdicts.disconnect(&stream.identity, id);
+        self.verdicts.disconnect(&stream.identity, id, Instant::now());
     }
 
     /// What is pending for a stream, with its present state.
@@ -357,7 +367,8 @@ impl Drop for Subscription {
         if let Phase::Registered(id) = self.phase {
             let mut state = self.hub.state.lock();
             state.unregister(id);
-            self.hub.publish_reports(&state);
+            // Also where no report changed: readers look when the verdicts of those that are gone expire.
+            self.hub.reports.send_replace(state.verdicts.revision());
         }
     }
 }

@@ -1,17 +1,25 @@
 //! What the proxies of each Gateway refuse, gathered for the status writer.
 //!
 //! Invariant: a report is the union over the Gateway's proxies, and the next report replaces it. While no proxy of a Gateway
-//! is connected, what the last ones said stands, so that one that connects anew does not make a status flap.
+//! is connected, what the last ones said stands for a minute, so that one that connects anew does not make a status flap;
+//! not longer, as it may have gone to another replica.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
+    time::Duration,
 };
 
 use control_plane_model::{GatewayKey, ResourceKey};
-use tokio::sync::watch;
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep_until},
+};
 
 use super::{ProxyIdentity, hub::Shared};
+
+/// How long verdicts stand after the last of a Gateway's proxies has gone.
+const GRACE: Duration = Duration::from_mins(1);
 
 /// What the proxies of one Gateway refuse at present.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,13 +47,15 @@ impl Reports {
     pub async fn next(&mut self) -> Report {
         loop {
             self.revision.mark_unchanged();
+            let expiry = self.hub.expire_verdicts(Instant::now());
             if let Some((revision, report)) = self.hub.report_after(self.seen) {
                 self.seen = revision;
                 return report;
             }
-            if self.revision.changed().await.is_err() {
-                // The sender lives in `self.hub`, so it cannot be gone.
-                std::future::pending::<()>().await;
+            // Without an expiry the sender wakes us when there is one. It lives in `self.hub`, so it cannot be gone.
+            tokio::select! {
+                _ = self.revision.changed() => {}
+                () = sleep_until(expiry.unwrap_or_else(Instant::now)), if expiry.is_some() => {}
             }
         }
     }
@@ -62,8 +72,8 @@ struct Verdict {
 #[derive(Debug, Default)]
 pub(super) struct Verdicts {
     proxies: BTreeMap<GatewayKey, BTreeMap<String, Verdict>>,
-    /// Gateways with verdicts of proxies that are gone.
-    orphaned: BTreeSet<GatewayKey>,
+    /// Gateways whose proxies are all gone, and since when.
+    orphaned: BTreeMap<GatewayKey, Instant>,
     /// Objects that were never sent, as they are too large, with the Gateways that would have them.
     unsendable: BTreeMap<ResourceKey, (BTreeSet<GatewayKey>, String)>,
     reports: BTreeMap<GatewayKey, (u64, Arc<BTreeMap<ResourceKey, String>>)>,
@@ -77,20 +87,20 @@ impl Verdicts {
         // By far the most Acks say what the one before said.
         if let Some(verdict) = proxies.get_mut(&proxy.pod)
             && verdict.refused == refused
-            && !self.orphaned.contains(&proxy.gateway)
+            && !self.orphaned.contains_key(&proxy.gateway)
         {
             verdict.stream = Some(stream);
             return;
         }
         proxies.insert(proxy.pod.clone(), Verdict { stream: Some(stream), refused });
-        if self.orphaned.remove(&proxy.gateway) {
+        if self.orphaned.remove(&proxy.gateway).is_some() {
             proxies.retain(|_, verdict| verdict.stream.is_some());
         }
         self.update(&proxy.gateway);
     }
 
     /// A proxy's stream has ended.
-    pub(super) fn disconnect(&mut self, proxy: &ProxyIdentity, stream: u64) {
+    pub(super) fn disconnect(&mut self, proxy: &ProxyIdentity, stream: u64, now: Instant) {
         let Some(proxies) = self.proxies.get_mut(&proxy.gateway) else { return };
         let Some(verdict) = proxies.get_mut(&proxy.pod) else { return };
         if verdict.stream != Some(stream) {
@@ -102,15 +112,31 @@ impl Verdicts {
             proxies.remove(&proxy.pod);
             self.update(&proxy.gateway);
         } else {
-            self.orphaned.insert(proxy.gateway.clone());
+            self.orphaned.insert(proxy.gateway.clone(), now);
         }
+    }
+
+    /// Drops verdicts that have stood long enough without a proxy. Returns when the next ones will have.
+    pub(super) fn expire(&mut self, now: Instant) -> Option<Instant> {
+        let expired: Vec<_> = self
+            .orphaned
+            .iter()
+            .filter(|(_, since)| now >= **since + GRACE)
+            .map(|(gateway, _)| gateway.clone())
+            .collect();
+        for gateway in expired {
+            self.orphaned.remove(&gateway);
+            self.proxies.remove(&gateway);
+            self.update(&gateway);
+        }
+        self.orphaned.values().min().map(|since| *since + GRACE)
     }
 
     /// `key` has changed or is gone: what proxies without a stream say of it no longer counts, and those with one will
     /// speak again.
     pub(super) fn forget(&mut self, key: &ResourceKey) {
         let mut gateways: BTreeSet<GatewayKey> = BTreeSet::new();
-        for gateway in &self.orphaned {
+        for gateway in self.orphaned.keys() {
             for verdict in self.proxies.get_mut(gateway).into_iter().flat_map(BTreeMap::values_mut) {
                 if verdict.stream.is_none() && verdict.refused.remove(key).is_some() {
                     gateways.insert(gateway.clone());
@@ -207,9 +233,21 @@ mod tests {
     fn the_last_verdict_stands_until_a_proxy_speaks_again() {
         let mut verdicts = Verdicts::default();
         verdicts.acknowledge(&proxy("old"), 1, refused(&["x"]));
-        verdicts.disconnect(&proxy("old"), 1);
+        verdicts.disconnect(&proxy("old"), 1, Instant::now());
         assert_eq!(report(&verdicts), refused(&["x"]));
         verdicts.acknowledge(&proxy("new"), 2, refused(&[]));
+        assert_eq!(report(&verdicts), refused(&[]));
+    }
+
+    #[test]
+    fn the_last_verdict_stands_for_a_minute_at_most() {
+        let mut verdicts = Verdicts::default();
+        let gone = Instant::now();
+        verdicts.acknowledge(&proxy("old"), 1, refused(&["x"]));
+        verdicts.disconnect(&proxy("old"), 1, gone);
+        assert_eq!(verdicts.expire(gone + GRACE / 2), Some(gone + GRACE));
+        assert_eq!(report(&verdicts), refused(&["x"]));
+        assert_eq!(verdicts.expire(gone + GRACE), None);
         assert_eq!(report(&verdicts), refused(&[]));
     }
 
@@ -218,7 +256,7 @@ mod tests {
         let mut verdicts = Verdicts::default();
         verdicts.acknowledge(&proxy("old"), 1, refused(&["x"]));
         verdicts.acknowledge(&proxy("new"), 2, refused(&[]));
-        verdicts.disconnect(&proxy("old"), 1);
+        verdicts.disconnect(&proxy("old"), 1, Instant::now());
         assert_eq!(report(&verdicts), refused(&[]));
     }
 
@@ -227,7 +265,7 @@ mod tests {
         let mut verdicts = Verdicts::default();
         verdicts.acknowledge(&proxy("a"), 1, refused(&["x"]));
         verdicts.acknowledge(&proxy("a"), 2, refused(&["x"]));
-        verdicts.disconnect(&proxy("a"), 1);
+        verdicts.disconnect(&proxy("a"), 1, Instant::now());
         verdicts.acknowledge(&proxy("b"), 3, refused(&[]));
         assert_eq!(report(&verdicts), refused(&["x"]));
     }

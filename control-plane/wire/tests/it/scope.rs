@@ -275,6 +275,23 @@ fn an_object_that_is_too_large_is_reported_and_the_older_one_stays() {
     assert!(proxy.follow().is_some());
 }
 
+#[tokio::test(start_paused = true)]
+async fn what_a_proxy_refused_is_forgotten_a_minute_after_it_went() {
+    let hub = hub(edge());
+    let mut reports = hub.reports();
+    let mut proxy = Mirror::new(&hub, "edge");
+    proxy.subscription.acknowledge(BTreeMap::from([(route_key("cart"), "no".to_owned())]));
+    assert_eq!(reports.next().await.refused.len(), 1);
+    // The reader waits already when the proxy goes. Time is paused and moves on while everybody waits.
+    let start = tokio::time::Instant::now();
+    let (report, ()) = tokio::join!(reports.next(), async move {
+        tokio::task::yield_now().await;
+        drop(proxy);
+    });
+    assert!(report.refused.is_empty());
+    assert_eq!(start.elapsed().as_secs(), 60);
+}
+
 #[test]
 fn a_changed_route_among_5000_costs_well_below_a_millisecond() {
     let names: Vec<String> = (0..5000).map(|index| format!("route-{index}")).collect();
