@@ -15,7 +15,7 @@ async fn a_backend_that_does_not_exist_answers_500_and_the_other_routes_go_on() 
     assert!(!answer.header("x-request-id").is_empty(), "{answer:?}");
     assert_eq!(gateway.get("/good").await.body, "one");
     let line = gateway.logged("BackendNotFound").await;
-    assert!(line.contains("missing.yaml:1: HTTPRoute default/missing"), "{line}");
+    assert!(line.contains("missing.yaml:8:19: HTTPRoute default/missing"), "{line}");
     // It comes true as soon as the Service is there.
     folder.write("late.yaml", &service("nowhere", says("late").await));
     assert_eq!(gateway.answers("/missing", 200).await.body, "late");
@@ -68,6 +68,15 @@ async fn a_reference_grant_that_is_taken_away_closes_the_way_at_once() {
 }
 
 #[tokio::test]
+async fn a_route_that_no_gateway_of_the_folder_serves_is_told() {
+    let slip = route("slip", "/", "one").replace("{name: edge}", "{name: egde}");
+    let folder = Folder::with([("gateway.yaml", gateway()), ("route.yaml", slip)]);
+    let gateway = Gateway::ready(&folder).await;
+    let line = gateway.logged("attached to no Gateway").await;
+    assert!(line.contains("route.yaml:5:3: HTTPRoute default/slip: spec.parentRefs: "), "{line}");
+}
+
+#[tokio::test]
 async fn check_lists_every_problem_with_its_place_and_fails() {
     let folder = Folder::with([
         ("gateway.yaml", gateway()),
@@ -80,6 +89,6 @@ async fn check_lists_every_problem_with_its_place_and_fails() {
     let text = String::from_utf8(output.stdout).unwrap();
     let lines: Vec<_> = text.lines().collect();
     assert_eq!(lines.len(), 2, "{text}");
-    assert!(lines[0].contains("a.yaml:1: HTTPRoute default/a") && lines[0].contains("BackendNotFound"), "{text}");
+    assert!(lines[0].contains("a.yaml:8:19: HTTPRoute default/a") && lines[0].contains("BackendNotFound"), "{text}");
     assert!(lines[1].contains("b.yaml:5:3: Service default/b: spec.prots: unknown field"), "{text}");
 }

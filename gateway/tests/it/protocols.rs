@@ -20,7 +20,7 @@ async fn a_websocket_echoes_through_the_gateway() {
     spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
             spawn(async move {
-                let mut socket = tokio_tungstenite::accept_async(stream).await.unwrap();
+                let Ok(mut socket) = tokio_tungstenite::accept_async(stream).await else { return };
                 while let Some(Ok(message)) = socket.next().await {
                     if message.is_close() || socket.send(message).await.is_err() {
                         return;

@@ -101,7 +101,7 @@ async fn a_secret_that_is_no_certificate_is_told_and_the_other_listener_serves()
         let gateway = Gateway::ready(&folder).await;
         assert_eq!(gateway.get("/").await.body, "one");
         let line = gateway.logged("InvalidCertificateRef").await;
-        assert!(line.contains("gateway.yaml:1: Gateway default/edge"), "{line}");
+        assert!(line.contains("gateway.yaml:9:7: Gateway default/edge: https"), "{line}");
         assert!(!gateway.log().contains("hunter2"));
         assert!(get(gateway.https, "edge.example", &[&good]).await.is_err());
         // It comes true once the Secret is in order.

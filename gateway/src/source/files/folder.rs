@@ -11,7 +11,7 @@ use control_plane_translate::Change;
 
 use super::{
     kinds::{Declared, ObjectId, declared},
-    node::{Position, parse},
+    node::{Node, Position, parse},
 };
 use crate::problems::Problem;
 
@@ -82,9 +82,14 @@ impl Folder {
         })
     }
 
-    /// The file that declares the object that is served, and where in it.
-    pub fn place(&self, id: &ObjectId) -> Option<(&Path, Position)> {
-        self.served.get(id).map(|served| (served.file.as_path(), served.declared.position))
+    /// The file that declares the object that is served, and its document.
+    pub fn place(&self, id: &ObjectId) -> Option<(&Path, &Node)> {
+        self.served.get(id).map(|served| (served.file.as_path(), &*served.declared.document))
+    }
+
+    /// The objects that are served.
+    pub fn objects(&self) -> impl Iterator<Item = &Declared> {
+        self.served.values().map(|served| &served.declared)
     }
 
     /// Chooses one declaration for each object; the others become problems.
@@ -178,11 +183,11 @@ fn objects(path: &Path, read: &Result<String, String>) -> Result<Vec<Declared>, 
 }
 
 /// Kind and name of a document that may be wrong, for its problems.
-fn label(document: &super::node::Node) -> Option<String> {
+fn label(document: &Node) -> Option<String> {
     let kind = document.get("kind")?.as_text()?;
     let metadata = document.get("metadata")?;
     let name = metadata.get("name")?.as_text()?;
-    let namespace = metadata.get("namespace").and_then(super::node::Node::as_text).unwrap_or("default");
+    let namespace = metadata.get("namespace").and_then(Node::as_text).unwrap_or("default");
     Some(format!("{kind} {namespace}/{name}"))
 }
 

@@ -4,11 +4,13 @@
 use std::{collections::BTreeSet, net::SocketAddr, path::Path};
 
 use control_plane_model::{Delta, ObjectName, ResourceKey, Snapshot};
-use control_plane_translate::{Change, Kind, Mode, Object, Options, Translator};
+use control_plane_translate::{self as translate, Change, Kind, Mode, Object, Options, Translator};
 
 use super::{
     folder::{Files, Folder},
-    kinds::ObjectId,
+    kinds::{Declared, ObjectId},
+    locate,
+    node::{Node, Position},
 };
 use crate::{demo, problems::Problem};
 
@@ -62,12 +64,38 @@ impl Inputs {
 
     /// Everything that is wrong with the files and the objects in them.
     pub fn problems(&self) -> Vec<Problem> {
-        let refused = self.translator.problems().into_iter().map(|problem| {
-            let id = ObjectId { kind: problem.kind, name: problem.name };
+        let refused = self.translator.problems();
+        let refused = refused.iter().filter(|problem| !is_consequence(problem, &refused)).map(|problem| {
+            let id = ObjectId { kind: problem.kind, name: problem.name.clone() };
             let text = format!("{} ({}): {}", problem.condition, problem.reason, problem.message);
-            Problem { field: Some(problem.section).filter(|section| !section.is_empty()), ..self.problem(&id, text) }
+            let field = Some(problem.section.clone()).filter(|section| !section.is_empty());
+            let place = |document: &Node| locate::refusal(document, &problem.section, &problem.message);
+            Problem { field, ..self.problem(&id, text, place) }
         });
-        self.file_problems.iter().cloned().chain(refused).collect()
+        // The Gateway that is missed may be in a file that is broken.
+        let may_be_declared = !self.file_problems.is_empty();
+        let unserved = self.folder.objects().filter(|_| !may_be_declared).filter_map(|declared| self.unserved(declared));
+        self.file_problems.iter().cloned().chain(refused).chain(unserved).collect()
+    }
+
+    /// In a cluster, what no Gateway of ours speaks of may be another controller's. In a folder it is a slip.
+    fn unserved(&self, declared: &Declared) -> Option<Problem> {
+        let (field, text) = match declared.id.kind {
+            Kind::HttpRoute | Kind::GrpcRoute => ("parentRefs", "attached to no Gateway that this folder holds"),
+            Kind::ListenerSet => ("parentRef", "attached to no Gateway that this folder holds"),
+            Kind::Gateway => ("gatewayClassName", "not a GatewayClass of this gateway's controller"),
+            _ => return None,
+        };
+        let is_served = self.translator.status(declared.id.kind, &declared.id.name).is_some_and(|status| {
+            let parents = status.status.get("parents").and_then(serde_json::Value::as_array);
+            parents.is_none_or(|parents| !parents.is_empty())
+        });
+        let place = |document: &Node| locate::field(document, field);
+        let problem = || Problem {
+            field: Some(format!("spec.{field}")),
+            ..self.problem(&declared.id, text.to_owned(), place)
+        };
+        (!is_served).then(problem)
     }
 
     /// The problem of an object that the engine refuses with `error`.
@@ -85,14 +113,24 @@ impl Inputs {
                 control_plane_model::RouteKind::Grpc => (Kind::GrpcRoute, &route.name),
             },
         };
-        self.problem(&ObjectId { kind, name: name.clone() }, error.to_owned())
+        let section = match key {
+            ResourceKey::Listener(listener) => Some(listener.name.to_string()),
+            _ => None,
+        };
+        let place = |document: &Node| locate::refusal(document, section.as_deref().unwrap_or_default(), "");
+        Problem {
+            field: section.clone(),
+            ..self.problem(&ObjectId { kind, name: name.clone() }, error.to_owned(), place)
+        }
     }
 
-    fn problem(&self, id: &ObjectId, message: String) -> Problem {
-        let place = self.folder.place(id);
+    /// A problem of an object, at the position that `place` finds in its document.
+    fn problem(&self, id: &ObjectId, message: String, place: impl FnOnce(&Node) -> Position) -> Problem {
+        let found = self.folder.place(id).map(|(file, document)| (file, place(document)));
         Problem {
-            file: place.map(|(file, _)| Path::to_owned(file)),
-            line: place.map(|(_, position)| position.line),
+            file: found.map(|(file, _)| Path::to_owned(file)),
+            line: found.map(|(_, position)| position.line),
+            column: found.map(|(_, position)| position.column),
             object: Some(id.to_string()),
             message,
             ..Problem::default()
@@ -124,5 +162,20 @@ impl Inputs {
             }
         }
         all
+    }
+}
+
+/// Whether a condition says only that another one of the same list is not as it should be.
+fn is_consequence(problem: &translate::Problem, all: &[translate::Problem]) -> bool {
+    let same_object = |other: &&translate::Problem| other.kind == problem.kind && other.name == problem.name;
+    match (problem.condition.as_str(), problem.reason.as_str()) {
+        ("Programmed", _) => all
+            .iter()
+            .filter(same_object)
+            .any(|other| other.section == problem.section && other.condition != problem.condition),
+        (_, "ListenersNotResolved" | "ListenersNotValid") => {
+            all.iter().filter(same_object).any(|other| !other.section.is_empty())
+        }
+        _ => false,
     }
 }

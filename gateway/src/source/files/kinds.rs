@@ -1,6 +1,6 @@
 //! From a document to the object that it declares: which kinds a folder may hold, and what each needs.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use control_plane_model::ObjectName;
 use control_plane_translate::{Kind, Object};
@@ -88,6 +88,9 @@ fn one(document: Node) -> Result<Declared, Vec<FieldError>> {
     let kind = kind(&document).map_err(|error| vec![error])?;
     name(&document).map_err(|error| vec![error])?;
     let object = object(kind, &document)?;
+    if let Some(error) = repeated_listener(&document) {
+        return Err(vec![error]);
+    }
     let id = ObjectId { kind, name: object.name() };
     Ok(Declared { id, object, position: document.position, document: Arc::new(document) })
 }
@@ -141,6 +144,20 @@ fn name(document: &Node) -> Result<(), FieldError> {
         }
     }
     Ok(())
+}
+
+/// The API server refuses a Gateway or a ListenerSet with two listeners of one name.
+fn repeated_listener(document: &Node) -> Option<FieldError> {
+    let Some(Value::List(listeners)) = document.get("spec")?.get("listeners").map(|listeners| &listeners.value) else {
+        return None;
+    };
+    let mut names = BTreeSet::new();
+    listeners.iter().enumerate().find_map(|(index, listener)| {
+        let name = listener.get("name")?;
+        let is_new = names.insert(name.as_text()?);
+        let field = format!("spec.listeners[{index}].name");
+        (!is_new).then(|| error(&field, name.position, "another listener has this name"))
+    })
 }
 
 fn is_dns_subdomain(name: &str) -> bool {
@@ -233,6 +250,14 @@ mod tests {
         let text = "apiVersion: v1\nkind: List\nitems:\n- apiVersion: v1\n  kind: Service\n  metadata: {name: a}\n";
         assert_eq!(first(text).unwrap().len(), 1);
         assert_eq!(error_of(&format!("{text}  spek: 1\n")), "7:3 items[0].spek: unknown field");
+    }
+
+    #[test]
+    fn two_listeners_of_one_name_are_refused() {
+        let text = "apiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata: {name: a}\nspec:\n  \
+                    gatewayClassName: nebula\n  listeners:\n  - {name: x, port: 80, protocol: HTTP}\n  - {name: x, \
+                    port: 81, protocol: HTTP}\n";
+        assert_eq!(error_of(text), "8:12 spec.listeners[1].name: another listener has this name");
     }
 
     #[test]

@@ -7,6 +7,7 @@ mod decode;
 mod folder;
 mod inputs;
 mod kinds;
+mod locate;
 mod node;
 mod read;
 mod watch;

@@ -1,0 +1,68 @@
+//! Finds in a document what a refusal speaks of, so that people get a line and not only a name.
+
+use super::node::{Node, Position, Value};
+
+/// The place of a refusal: the listener that `section` names, then as far as the paths at the beginning of `message` lead
+/// (`rules[0]: matches[1]: …`), from `spec` on. Where nothing leads anywhere, the document's.
+pub fn refusal(document: &Node, section: &str, message: &str) -> Position {
+    let Some(spec) = document.get("spec") else { return document.position };
+    let (mut node, mut found) = match listener(spec, section) {
+        Some(listener) => (listener, Some(listener)),
+        None => (spec, None),
+    };
+    for path in message.split(": ") {
+        let Some(next) = walk(node, path) else { break };
+        (node, found) = (next, Some(next));
+    }
+    found.map_or(document.position, |node| node.position)
+}
+
+/// The place of a field of `spec`; the document's where it is missing.
+pub fn field(document: &Node, name: &str) -> Position {
+    document.get("spec").and_then(|spec| spec.entry(name)).map_or(document.position, |entry| entry.position)
+}
+
+fn listener<'a>(spec: &'a Node, name: &str) -> Option<&'a Node> {
+    let Value::List(listeners) = &spec.get("listeners")?.value else { return None };
+    listeners.iter().find(|listener| listener.get("name").and_then(Node::as_text) == Some(name))
+}
+
+/// Follows `rules[0].backendRefs[1]`; `None` where the path leads nowhere or is not one.
+fn walk<'a>(from: &'a Node, path: &str) -> Option<&'a Node> {
+    path.split('.').try_fold(from, |node, step| {
+        let (key, index) = match step.split_once('[') {
+            Some((key, index)) => (key, Some(index.strip_suffix(']')?.parse::<usize>().ok()?)),
+            None => (step, None),
+        };
+        let node = node.get(key)?;
+        match (index, &node.value) {
+            (None, _) => Some(node),
+            (Some(index), Value::List(items)) => items.get(index),
+            (Some(_), _) => None,
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::node::parse, *};
+
+    #[test]
+    fn a_refusal_is_placed_as_deep_as_its_words_lead() {
+        let text = "kind: X\nspec:\n  rules:\n  - matches:\n    - path: a\n    backendRefs:\n    - name: b\n  \
+                    listeners:\n  - name: http\n    tls: {}\n";
+        let document = parse(text).unwrap().remove(0);
+        for (section, message, line) in [
+            ("", "rules[0]: matches[0]: path is wrong", 5),
+            ("", "rules[0].backendRefs[0]: Service default/b has no port 81", 7),
+            ("Gateway edge", "rules[0]: redirect with status 200", 4),
+            ("", "rules[9]: nothing there", 1),
+            ("http", "tls.certificateRefs names no certificate", 9),
+            ("", "no listener has this name", 1),
+        ] {
+            assert_eq!(refusal(&document, section, message).line, line, "{message}");
+        }
+        assert_eq!(field(&document, "listeners").line, 8);
+        assert_eq!(field(&document, "missing").line, 1);
+    }
+}
