@@ -212,6 +212,18 @@ pub(super) fn remove_owned(headers: &mut HeaderMap) {
     }
 }
 
+/// Removes from a request's trailers what no trailer may say (RFC 9110 §6.5.1): fields that frame the message, that a
+/// backend decides by, or that only the gateway may set. A backend that merges trailers into its fields would obey them.
+pub fn clean_trailers(trailers: &mut HeaderMap) {
+    let is_refused = |name: &HeaderName| {
+        is_protected(name) || is_owned(name.as_str()) || END_TO_END.contains(name) || poses_as_framing(name.as_str())
+    };
+    let refused: Vec<HeaderName> = trailers.keys().filter(|name| is_refused(name)).cloned().collect();
+    for name in refused {
+        trailers.remove(name);
+    }
+}
+
 /// Joins cookie crumbs, which only HTTP/2 may send apart (RFC 9113 §8.2.3).
 pub(super) fn join_cookies(headers: &mut HeaderMap) {
     if headers.get_all(header::COOKIE).iter().nth(1).is_none() {

@@ -12,7 +12,7 @@ mod host;
 mod path;
 pub mod raw;
 
-use std::net::SocketAddr;
+use std::{borrow::Cow, net::SocketAddr};
 
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Uri, Version, header,
@@ -21,7 +21,9 @@ use http::{
 };
 
 pub use self::{
-    fields::{X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO, X_REQUEST_ID, is_protected, request_id},
+    fields::{
+        X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO, X_REQUEST_ID, clean_trailers, is_protected, request_id,
+    },
     host::Authority,
     path::canonical_path,
 };
@@ -107,11 +109,7 @@ pub fn canonicalise(parts: &mut Parts, connection: &Connection, limits: &Limits)
     fields::remove_owned(&mut parts.headers);
     fields::join_cookies(&mut parts.headers);
     parts.uri = target;
-    let host_field = match authority.port {
-        None => HeaderValue::from_str(&authority.host),
-        Some(port) => HeaderValue::from_str(&format!("{}:{port}", authority.host)),
-    };
-    parts.headers.insert(header::HOST, host_field.map_err(|_| Reason::InvalidHost)?);
+    set_host(&mut parts.headers, &authority)?;
     Ok(Canonical { host: authority.host, port: authority.port, upgrade })
 }
 
@@ -138,6 +136,18 @@ fn authority(parts: &Parts, scheme: Scheme) -> Result<Authority, Reason> {
     }
 }
 
+/// Makes `Host` the canonical authority, unless it is that already.
+fn set_host(headers: &mut HeaderMap, authority: &Authority) -> Result<(), Reason> {
+    let text = match authority.port {
+        None => Cow::Borrowed(&*authority.host),
+        Some(port) => Cow::Owned(format!("{}:{port}", authority.host)),
+    };
+    if headers.get(header::HOST).is_none_or(|value| value.as_bytes() != text.as_bytes()) {
+        headers.insert(header::HOST, HeaderValue::from_str(&text).map_err(|_| Reason::InvalidHost)?);
+    }
+    Ok(())
+}
+
 /// The target in origin-form (RFC 9112 §3.2), or `*`.
 fn target(parts: &Parts, limits: &Limits) -> Result<Uri, Reason> {
     if parts.method == Method::CONNECT {
@@ -158,8 +168,8 @@ fn target(parts: &Parts, limits: &Limits) -> Result<Uri, Reason> {
         return if parts.method == Method::OPTIONS { Ok(Uri::from_static("*")) } else { Err(Reason::InvalidTarget) };
     }
     match canonical_path(path_and_query.path())? {
-        std::borrow::Cow::Borrowed(_) => Ok(Uri::from(path_and_query.clone())),
-        std::borrow::Cow::Owned(mut text) => {
+        Cow::Borrowed(_) => Ok(Uri::from(path_and_query.clone())),
+        Cow::Owned(mut text) => {
             if let Some(query) = path_and_query.query() {
                 text.push('?');
                 text.push_str(query);

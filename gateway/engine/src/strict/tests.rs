@@ -214,3 +214,26 @@ fn a_sane_request_id_stays_and_every_other_is_replaced() {
         assert_eq!(id(values), new, "{values:?}");
     }
 }
+
+#[test]
+fn trailers_say_nothing_that_a_field_decides() {
+    let mut trailers = HeaderMap::new();
+    for name in [
+        "grpc-status",
+        "x-checksum",
+        "host",
+        "content-length",
+        "transfer_encoding",
+        "authorization",
+        "x-forwarded-for",
+        "x_nebula_a",
+        "cookie",
+    ] {
+        trailers.append(HeaderName::from_static(name), HeaderValue::from_static("1"));
+        trailers.append(HeaderName::from_static(name), HeaderValue::from_static("2"));
+    }
+    clean_trailers(&mut trailers);
+    let mut left: Vec<&str> = trailers.keys().map(HeaderName::as_str).collect();
+    left.sort_unstable();
+    assert_eq!(left, ["grpc-status", "x-checksum"]);
+}

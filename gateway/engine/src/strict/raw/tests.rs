@@ -1,6 +1,10 @@
 use std::collections::VecDeque;
 
+use http_body_util::{BodyExt as _, Full};
+use hyper::{Response, body::Bytes, service::service_fn};
+use hyper_util::rt::TokioIo;
 use proptest::prelude::*;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::*;
 
@@ -222,13 +226,81 @@ proptest! {
     }
 }
 
+/// What hyper serves of these bytes, target and body, with this module before it or without.
+async fn served(bytes: Vec<u8>, strictly: bool) -> Vec<(String, Vec<u8>)> {
+    let (mut client, server) = tokio::io::duplex(64 << 10);
+    let limits = Limits::default();
+    let seen = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let strict = StrictIo::new(server, &limits);
+    let guard = strict.guard();
+    let service = service_fn(|request: hyper::Request<hyper::body::Incoming>| {
+        let (seen, refused) = (seen.clone(), guard.refused(request.method()).is_some());
+        async move {
+            let (parts, body) = request.into_parts();
+            if let (Ok(body), false) = (body.collect().await, refused) {
+                seen.lock().unwrap().push((format!("{} {}", parts.method, parts.uri), body.to_bytes().to_vec()));
+            }
+            Ok::<_, std::convert::Infallible>(Response::new(Full::new(Bytes::new())))
+        }
+    });
+    let mut hyper = hyper::server::conn::http1::Builder::new();
+    hyper.header_read_timeout(None).half_close(true);
+    let serve = async {
+        // Whether it ends with an error is not the question.
+        if strictly {
+            drop(hyper.serve_connection(TokioIo::new(strict), service).await);
+        } else {
+            drop(hyper.serve_connection(TokioIo::new(strict.io), service).await);
+        }
+    };
+    let talk = async {
+        // The server may close before it has read or written all.
+        let _ = client.write_all(&bytes).await;
+        let _ = client.shutdown().await;
+        let _ = client.read_to_end(&mut Vec::new()).await;
+    };
+    tokio::join!(serve, talk);
+    std::mem::take(&mut *seen.lock().unwrap())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2048, ..ProptestConfig::default() })]
+
+    /// Whatever comes, hyper finds no request behind this module that it would not find without it: both agree on where
+    /// each one begins and ends.
+    #[test]
+    fn hyper_serves_nothing_else_than_without_this_module(
+        requests in prop::collection::vec(prop::sample::select(vec![
+            &b"GET /a HTTP/1.1\r\nHost: h\r\n\r\n"[..],
+            b"POST /b HTTP/1.1\r\nHost: h\r\nContent-Length: 30\r\n\r\nGET /smuggled HTTP/1.1\r\nA: b\r\n",
+            b"POST /c HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n1c\r\nGET /smuggled HTTP/1.1\r\n\r\nxy\r\n0\r\nT: u\r\n\r\n",
+            b"GET /d HTTP/1.0\r\nConnection: keep-alive\r\n\r\n",
+            b"POST /e HTTP/1.1\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        ]), 1..5),
+        edits in prop::collection::vec((any::<prop::sample::Index>(), prop::sample::select(&b"\r\n :;\t,0123456789abcdef+-x\0GHT/"[..]), 0..3u8), 0..4),
+    ) {
+        let mut bytes = requests.concat();
+        let is_valid = edits.is_empty() && !requests.iter().any(|request| request.starts_with(b"POST /e"));
+        for (index, byte, edit) in edits {
+            let at = index.index(bytes.len());
+            match edit {
+                0 => bytes[at] = byte,
+                1 => bytes.insert(at, byte),
+                _ => drop(bytes.remove(at)),
+            }
+        }
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let (with, without) = runtime.block_on(async { (served(bytes.clone(), true).await, served(bytes.clone(), false).await) });
+        prop_assert!(without.starts_with(&with), "{:?}: {with:?} is not the beginning of {without:?}", String::from_utf8_lossy(&bytes));
+        if is_valid {
+            prop_assert_eq!((with.len(), with), (requests.len(), without));
+        }
+    }
+}
+
 /// The whole way through hyper: answers come in order, the refused request last, and the connection closes.
 #[tokio::test]
 async fn a_refused_request_is_answered_behind_the_earlier_ones() {
-    use http_body_util::Full;
-    use hyper::{Response, body::Bytes, service::service_fn};
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-
     let (mut client, server) = tokio::io::duplex(16 << 10);
     let strict = StrictIo::new(server, &Limits::default());
     let guard = strict.guard();
@@ -241,7 +313,7 @@ async fn a_refused_request_is_answered_behind_the_earlier_ones() {
     });
     let serve = hyper::server::conn::http1::Builder::new()
         .header_read_timeout(None)
-        .serve_connection(hyper_util::rt::TokioIo::new(strict), service);
+        .serve_connection(TokioIo::new(strict), service);
     let talk = async {
         let requests =
             b"GET /one HTTP/1.1\r\nHost: h\r\n\r\nPOST /two HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\nok\
