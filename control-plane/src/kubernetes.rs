@@ -1,6 +1,6 @@
 //! Small facts about talking to the API server that several modules share.
 
-use std::fmt::Write as _;
+use std::{error::Error, fmt::Write as _};
 
 /// Who owns the fields that we apply.
 pub const FIELD_MANAGER: &str = "nebula";
@@ -26,8 +26,23 @@ pub fn describe(error: &kube::Error) -> String {
             let _ = write!(text, " ({})", status.code);
             text
         }
-        other => kit_process::error::chain(other),
+        other => without_repeats(other),
     }
+}
+
+/// The error and its sources, but for those that the text holds already: the client's errors repeat theirs.
+fn without_repeats(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(inner) = source {
+        let more = inner.to_string();
+        if !text.contains(&more) {
+            // Writing to a String cannot fail.
+            let _ = write!(text, ": {more}");
+        }
+        source = inner.source();
+    }
+    text
 }
 
 /// What a request that took too long counts as: the API server's own word for it.
@@ -35,4 +50,24 @@ pub fn timed_out() -> kube::Error {
     let mut status = kube::core::Status::failure("the API server does not answer", "Timeout");
     status.code = 504;
     kube::Error::Api(status.boxed())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("send: {0}")]
+    struct Outer(#[source] std::io::Error);
+
+    #[test]
+    fn what_an_error_repeats_of_its_source_is_said_once() {
+        let error = Outer(std::io::Error::other("connection refused"));
+        assert_eq!(without_repeats(&error), "send: connection refused");
+    }
+
+    #[test]
+    fn an_answer_of_the_api_server_is_its_message_and_code() {
+        assert_eq!(describe(&timed_out()), "the API server does not answer (504)");
+    }
 }
