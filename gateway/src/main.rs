@@ -64,7 +64,7 @@ fn serve(settings: Settings) -> ExitCode {
         Err(error) => return fail(&error),
     };
     let registry = Registry::with_prefix("gateway");
-    match runtime.block_on(run::run(settings, registry, run::terminated())) {
+    match runtime.block_on(run::run(settings, registry, run::terminated)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&error),
     }

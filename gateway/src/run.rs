@@ -3,7 +3,7 @@
 //! Order at start: the ports of the process, the engine, the configuration, ready. Order at the end: readiness fails,
 //! the delay passes, nothing new is accepted, what runs may finish, exit.
 
-use std::{future::Future, io, sync::Arc, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 use control_plane_model::Listener;
 use kit_process::{
@@ -62,7 +62,7 @@ pub enum StartError {
     },
 }
 
-/// Serves until `terminated` resolves and the drain is over.
+/// Serves until `terminated` resolves and the drain is over; a second termination ends the drain at once.
 ///
 /// Metrics go to `registry`, under the prefix `gateway`. Installs nothing global.
 ///
@@ -70,7 +70,7 @@ pub enum StartError {
 pub async fn run(
     settings: Settings,
     mut registry: Registry,
-    terminated: impl Future<Output = ()>,
+    terminated: impl AsyncFn(),
 ) -> Result<(), StartError> {
     let (trigger, drain) = drain::channel();
     let tasks = Tasks::new(drain);
@@ -112,8 +112,11 @@ pub async fn run(
         }
     }
 
-    terminated.await;
-    end(&settings, &proxy, trigger, &tasks).await;
+    terminated().await;
+    tokio::select! {
+        () = end(&settings, &proxy, trigger, &tasks) => {}
+        () = terminated() => tracing::warn!("drain cut short by a second signal"),
+    }
     Ok(())
 }
 
@@ -155,7 +158,7 @@ fn greet<'a>(settings: &Settings, listeners: impl Iterator<Item = &'a Listener>)
     tracing::info!("admin port: http://{}/  telemetry: http://{}/metrics", settings.admin_address, settings.telemetry_address);
 }
 
-/// Resolves at the first SIGTERM or SIGINT; at once where signals cannot be had, as the process could not be ended.
+/// Resolves at the next SIGTERM or SIGINT; at once where signals cannot be had, as the process could not be ended.
 pub async fn terminated() {
     if let Err(error) = drain::termination().await {
         tracing::error!(error = %chain(&error), "no signal handlers");

@@ -131,15 +131,15 @@ async fn sigterm_fails_readiness_refuses_new_connections_and_lets_a_request_end(
     assert_eq!(gateway.exit().await.code(), Some(0));
 }
 
-#[tokio::test]
-async fn a_request_that_never_ends_does_not_outlive_the_drain_timeout() {
+/// A gateway, started with these arguments, in the middle of a request that never ends.
+async fn busy_for_ever(arguments: &[&str]) -> (Gateway, Folder) {
     let never = backend(|_| async { std::future::pending::<Response<Full<Bytes>>>().await }).await;
     let folder = Folder::with([
         ("gateway.yaml", gateway()),
         ("route.yaml", route("r", "/", "never")),
         ("service.yaml", service("never", never)),
     ]);
-    let mut gateway = Gateway::start_with(folder.path(), &["--drain-timeout", "200ms"]);
+    let gateway = Gateway::start_with(folder.path(), arguments);
     gateway.is_ready().await;
     let port = gateway.http;
     spawn(async move { drop(try_get(port, "/").await) });
@@ -148,6 +148,22 @@ async fn a_request_that_never_ends_does_not_outlive_the_drain_timeout() {
         metrics.body.lines().any(|line| line.ends_with("http_requests_active 1")).then_some(())
     })
     .await;
+    (gateway, folder)
+}
+
+#[tokio::test]
+async fn a_request_that_never_ends_does_not_outlive_the_drain_timeout() {
+    let (mut gateway, _folder) = busy_for_ever(&["--drain-timeout", "200ms"]).await;
     gateway.signal(Signal::SIGTERM);
+    assert_eq!(gateway.exit().await.code(), Some(0));
+    assert!(gateway.log().contains("requests cut by the drain timeout"), "{}", gateway.log());
+}
+
+#[tokio::test]
+async fn a_second_signal_ends_the_drain_at_once() {
+    let (mut gateway, _folder) = busy_for_ever(&["--drain-timeout", "10m"]).await;
+    gateway.signal(Signal::SIGINT);
+    gateway.logged("draining").await;
+    gateway.signal(Signal::SIGINT);
     assert_eq!(gateway.exit().await.code(), Some(0));
 }

@@ -74,6 +74,12 @@ pub fn parse(text: &str) -> Result<Vec<Node>, SyntaxError> {
     let options = serde_saphyr::options! {
         strict_booleans: true,
         leading_zero_numbers_as_strings: true,
+        // A file may hold thousands of routes. Its size is bounded already; what aliases make of it stays bounded.
+        budget: serde_saphyr::budget! {
+            max_documents: 1_000_000,
+            max_nodes: 8_000_000,
+            max_events: 32_000_000,
+        },
     };
     let documents: Vec<Spanned<Value>> =
         serde_saphyr::from_multiple_with_options(text, options).map_err(|error| syntax_error(&error))?;
@@ -232,6 +238,15 @@ mod tests {
         let want = [text("on"), text("no"), text("0755"), Value::Bool(true), Value::Integer(-1), Value::Float(1.5)];
         let Value::List(items) = &documents[0].value else { panic!("not a list") };
         assert!(items.iter().map(|item| &item.value).eq(want.iter()), "{items:?}");
+    }
+
+    #[test]
+    fn a_file_may_hold_thousands_of_documents_but_aliases_do_not_multiply_it() {
+        let document = "kind: A\nspec: {rules: [{a: 1, b: [2, 3]}, {c: {d: 4}}]}\n---\n";
+        assert_eq!(parse(&document.repeat(3_000)).unwrap().len(), 3_000);
+        let bomb: String =
+            (1..12).map(|level| format!("l{level}: &l{level} [{}]\n", vec![format!("*l{}", level - 1); 10].join(", "))).collect();
+        assert!(parse(&format!("l0: &l0 [x]\n{bomb}")).is_err());
     }
 
     #[test]

@@ -75,6 +75,11 @@ impl Watch {
         let handler = move |event: notify::Result<Event>| shared.take(event);
         let watching = notify::recommended_watcher(handler).and_then(|mut watcher| {
             watcher.watch(&self.root, RecursiveMode::Recursive)?;
+            // A link may be led to another folder, as synchronisers from repositories do.
+            if let Some(parent) = self.root.parent().filter(|_| self.root.is_symlink()) {
+                let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+                watcher.watch(parent, RecursiveMode::NonRecursive)?;
+            }
             Ok(watcher)
         });
         self.watcher = match watching {
@@ -196,6 +201,24 @@ mod tests {
         settled(&watch).await;
         assert!(started.elapsed() >= PATIENCE);
         drop(file);
+        settled(&watch).await;
+    }
+
+    #[tokio::test]
+    async fn a_link_that_is_led_elsewhere_is_seen() {
+        let parent = tempfile::tempdir().unwrap();
+        for name in ["v1", "v2"] {
+            fs::create_dir(parent.path().join(name)).unwrap();
+        }
+        let root = parent.path().join("current");
+        std::os::unix::fs::symlink("v1", &root).unwrap();
+        let mut watch = Watch::new(&root);
+        std::os::unix::fs::symlink("v2", parent.path().join("next")).unwrap();
+        fs::rename(parent.path().join("next"), &root).unwrap();
+        settled(&watch).await;
+        watch.renew();
+        watch.state.state.lock().dirty = false;
+        fs::write(parent.path().join("v2/a.yaml"), "1").unwrap();
         settled(&watch).await;
     }
 
