@@ -98,7 +98,12 @@ impl Inputs {
     pub(crate) fn remove(&mut self, kind: Kind, name: &ObjectName) -> bool {
         match kind {
             Kind::GatewayClass => self.classes.remove(name).is_some(),
-            Kind::Gateway => self.gateways.remove(name).is_some(),
+            Kind::Gateway => {
+                // A Gateway of the same name that comes later is another one.
+                self.provisioned.remove(&GatewayKey(name.clone()));
+                self.reports.remove(&GatewayKey(name.clone()));
+                self.gateways.remove(name).is_some()
+            }
             Kind::ListenerSet => self.listener_sets.remove(name).is_some(),
             Kind::HttpRoute => self.http_routes.remove(name).is_some(),
             Kind::GrpcRoute => self.grpc_routes.remove(name).is_some(),

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use control_plane_model::{Delta, GatewayKey, ObjectName, ResourceKey, RouteKey, RouteKind, Snapshot};
 
 use crate::{
-    Change, Deployment, Kind, Object, Problem, StatusUpdate,
+    Change, Deployment, Kind, Problem, StatusUpdate,
     certificate::Certificates,
     gateway::Topology,
     index::Index,
@@ -144,12 +144,15 @@ impl Translator {
                 let (kind, name) = (object.kind(), object.name());
                 // Where an EndpointSlice or a policy belonged before it changed matters as much as where it belongs now.
                 self.mark_dependents(kind, &name, stale);
-                if self.upsert(object) {
+                if self.inputs.upsert(object) {
                     self.mark(kind, &name, stale);
                 }
             }
             Change::Remove(kind, name) => {
                 self.mark_dependents(kind, &name, stale);
+                if kind == Kind::Gateway {
+                    self.mark_reported(&GatewayKey(name.clone()), stale);
+                }
                 if self.inputs.remove(kind, &name) {
                     self.mark(kind, &name, stale);
                 }
@@ -163,21 +166,11 @@ impl Translator {
                 self.inputs.provisioned.insert(gateway, state);
             }
             Change::Report { gateway, refused } => {
-                let before = if refused.is_empty() {
-                    self.inputs.reports.remove(&gateway)
-                } else {
-                    self.inputs.reports.insert(gateway.clone(), refused.clone())
-                };
-                self.mark_gateway_status(&gateway, stale);
-                for key in before.into_iter().flatten().chain(refused).map(|(key, _)| key) {
-                    self.mark_refused(&key, stale);
-                }
+                self.mark_reported(&gateway, stale);
+                self.inputs.reports.insert(gateway.clone(), refused);
+                self.mark_reported(&gateway, stale);
             }
         }
-    }
-
-    fn upsert(&mut self, object: Object) -> bool {
-        self.inputs.upsert(object)
     }
 
     /// Marks what an object that is now different makes stale.
@@ -232,6 +225,14 @@ impl Translator {
         stale.statuses.insert((Kind::Gateway, gateway.0.clone()));
         let sets = self.topology.listener_sets.iter().filter(|(_, set)| set.gateway == *gateway);
         stale.statuses.extend(sets.map(|(name, _)| (Kind::ListenerSet, name.clone())));
+    }
+
+    /// Marks everything that the stored report of a Gateway's proxies speaks of.
+    fn mark_reported(&self, gateway: &GatewayKey, stale: &mut Stale) {
+        self.mark_gateway_status(gateway, stale);
+        for key in self.inputs.reports.get(gateway).into_iter().flat_map(BTreeMap::keys) {
+            self.mark_refused(key, stale);
+        }
     }
 
     fn mark_refused(&self, key: &ResourceKey, stale: &mut Stale) {

@@ -13,23 +13,18 @@ use http::{HeaderName, HeaderValue, StatusCode};
 
 use super::{RuleProblem, values};
 
-/// Headers that frame a message or name its host (RFC 9110 §7.6.1), and those that the gateway itself sets: no route changes them.
-const OWNED_HEADERS: &[&str] = &[
+/// Headers that no route may change: those that frame a message, name its host or belong to one hop (RFC 9110 §7.6.1), and the
+/// request's identity. With the prefix `x-nebula-` the same set as the engine's, which refuses such a filter as a whole.
+const PROTECTED_HEADERS: &[&str] = &[
     "connection",
     "content-length",
-    "forwarded",
     "host",
-    "http2-settings",
     "keep-alive",
     "proxy-connection",
     "te",
     "trailer",
     "transfer-encoding",
     "upgrade",
-    "x-forwarded-for",
-    "x-forwarded-host",
-    "x-forwarded-port",
-    "x-forwarded-proto",
     "x-request-id",
 ];
 
@@ -123,7 +118,7 @@ fn headers(modifier: Option<&HTTPHeaderFilter>) -> Result<HeaderModifier, RulePr
     let modifier = present(modifier)?;
     let name = |name: &str| -> Result<HeaderName, RuleProblem> {
         let header = values::header_name(name).map_err(RuleProblem::unsupported)?;
-        if OWNED_HEADERS.contains(&header.as_str()) {
+        if PROTECTED_HEADERS.contains(&header.as_str()) || header.as_str().starts_with("x-nebula-") {
             return Err(RuleProblem::unsupported(format!("header {name} is the gateway's own and cannot be changed")));
         }
         Ok(header)
@@ -197,12 +192,12 @@ fn path_rewrite(path: &HTTPPathModifier, matches: &[PathMatch]) -> Result<PathRe
     }
 }
 
-/// A path to put in place of another: checked for characters that would end it; may be empty, as `/` is.
+/// A path to put in place of another; the proxy puts a `/` in front where there is none.
 fn replacement(text: &str) -> Result<&str, RuleProblem> {
-    let allowed = |byte: u8| byte.is_ascii_graphic() && !b"?#\\\"<>".contains(&byte);
-    if text.bytes().all(allowed) && (text.is_empty() || text.starts_with('/')) {
+    let allowed = |byte: u8| byte.is_ascii_graphic() && !b"?#\\\"<>^`{|}".contains(&byte);
+    if text.bytes().all(allowed) {
         Ok(text)
     } else {
-        Err(RuleProblem::unsupported(format!("path {text:?} is not an absolute path without query")))
+        Err(RuleProblem::unsupported(format!("path {text:?} holds a query or a character that no path has")))
     }
 }

@@ -28,8 +28,8 @@ pub(crate) fn canonical_path(text: &str) -> Result<String, String> {
                 let code = u8::try_from(high * 16 + low).unwrap_or_default();
                 if code.is_ascii_alphanumeric() || b"-._~".contains(&code) {
                     canonical.push(char::from(code));
-                } else if code == b'/' || code < b' ' {
-                    return Err(refuse("holds an escaped '/' or control character"));
+                } else if code == b'/' || code == b'\\' || code < b' ' || code == 0x7f {
+                    return Err(refuse("holds an escaped '/', '\\' or control character"));
                 } else {
                     canonical.push('%');
                     canonical.extend(

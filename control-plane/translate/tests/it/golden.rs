@@ -19,6 +19,29 @@ fn check(case: &str, mode: Mode) {
     settings.bind(|| insta::assert_snapshot!("output", render(&translator)));
 }
 
+/// Every reason that a golden case ends with is explained to the user.
+#[test]
+fn the_status_page_explains_every_reason() {
+    let page = read("../../../docs/status.md");
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+    let mut explained = 0;
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let output = std::fs::read_to_string(entry.unwrap().path().join("output.snap")).unwrap();
+        for line in output.lines() {
+            // `Type=Status Reason (generation) message`
+            let Some((condition, rest)) = line.trim().split_once(' ') else { continue };
+            if !(condition.ends_with("=True") || condition.ends_with("=False")) {
+                continue;
+            }
+            let reason = rest.split(' ').next().unwrap();
+            let (kind, _) = condition.split_once('=').unwrap();
+            assert!(page.contains(kind) && page.contains(reason), "{condition} {reason} is not in docs/status.md");
+            explained += 1;
+        }
+    }
+    assert!(explained > 100, "{explained}");
+}
+
 macro_rules! golden {
     ($($case:ident: $mode:ident,)*) => {
         $(#[test]

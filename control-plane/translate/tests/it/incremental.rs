@@ -178,6 +178,9 @@ proptest! {
                     Step::Remove(index) => {
                         state.remove(&index);
                         let object = &UNIVERSE[index][0];
+                        if object.kind() == Kind::Gateway && &*object.name().name == "one" {
+                            facts.clear();
+                        }
                         changes.push(Change::Remove(object.kind(), object.name()));
                     }
                     Step::Fact(index) => {
