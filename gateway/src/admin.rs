@@ -102,7 +102,8 @@ mod tests {
         for host in ["localhost", "localhost:19000", "127.0.0.1:19000", "[::1]:19000", "[::1]"] {
             assert!(names_this_machine(host), "{host}");
         }
-        for host in ["", "evil.example", "evil.example:19000", "localhost.evil.example", "127.0.0.1.evil:80", "[::1", ":80"]
+        for host in
+            ["", "evil.example", "evil.example:19000", "localhost.evil.example", "127.0.0.1.evil:80", "[::1", ":80"]
         {
             assert!(!names_this_machine(host), "{host}");
         }

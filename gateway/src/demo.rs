@@ -36,7 +36,8 @@ pub async fn serve(tasks: &Tasks) -> std::io::Result<SocketAddr> {
             };
             connections.spawn_detached("demo-backend-connection", async move {
                 let server = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
-                let service = hyper::service::service_fn(|request| async move { Ok::<_, Infallible>(answer(&request)) });
+                let service =
+                    hyper::service::service_fn(|request| async move { Ok::<_, Infallible>(answer(&request)) });
                 // A client that goes away is no event.
                 let _ = server.serve_connection(TokioIo::new(stream), service).await;
             });
@@ -71,7 +72,12 @@ fn answer<B>(request: &Request<B>) -> Response<Full<Bytes>> {
 
 /// Whether the Service asks for the demo backend.
 pub fn is_asked_for(service: &Service) -> bool {
-    service.metadata.annotations.as_ref().and_then(|annotations| annotations.get(ANNOTATION)).is_some_and(|value| value == "true")
+    service
+        .metadata
+        .annotations
+        .as_ref()
+        .and_then(|annotations| annotations.get(ANNOTATION))
+        .is_some_and(|value| value == "true")
 }
 
 /// The EndpointSlice that leads every port of `service` to the demo backend at `address`.

@@ -67,11 +67,7 @@ pub enum StartError {
 /// Metrics go to `registry`, under the prefix `gateway`. Installs nothing global.
 ///
 /// # Errors: [`StartError`]; once it serves, nothing ends it but `terminated`.
-pub async fn run(
-    settings: Settings,
-    mut registry: Registry,
-    terminated: impl AsyncFn(),
-) -> Result<(), StartError> {
+pub async fn run(settings: Settings, mut registry: Registry, terminated: impl AsyncFn()) -> Result<(), StartError> {
     let (trigger, drain) = drain::channel();
     let tasks = Tasks::new(drain);
     let readiness = Readiness::new();
@@ -139,10 +135,13 @@ fn greet<'a>(settings: &Settings, listeners: impl Iterator<Item = &'a Listener>)
     let mut first = None;
     for listener in listeners {
         let bound = settings.port_map.get(&listener.port).unwrap_or(&listener.port);
-        let host = listener.addresses.first().map_or_else(|| "127.0.0.1".to_owned(), |address| match address {
-            std::net::IpAddr::V4(address) => address.to_string(),
-            std::net::IpAddr::V6(address) => format!("[{address}]"),
-        });
+        let host = listener.addresses.first().map_or_else(
+            || "127.0.0.1".to_owned(),
+            |address| match address {
+                std::net::IpAddr::V4(address) => address.to_string(),
+                std::net::IpAddr::V6(address) => format!("[{address}]"),
+            },
+        );
         let scheme = match listener.protocol {
             control_plane_model::ListenerProtocol::Http => "http",
             control_plane_model::ListenerProtocol::Https(_) => "https",
@@ -155,7 +154,11 @@ fn greet<'a>(settings: &Settings, listeners: impl Iterator<Item = &'a Listener>)
     } else {
         tracing::warn!("no listener: the folder holds no Gateway that can be served");
     }
-    tracing::info!("admin port: http://{}/  telemetry: http://{}/metrics", settings.admin_address, settings.telemetry_address);
+    tracing::info!(
+        "admin port: http://{}/  telemetry: http://{}/metrics",
+        settings.admin_address,
+        settings.telemetry_address
+    );
 }
 
 /// Resolves at the next SIGTERM or SIGINT; at once where signals cannot be had, as the process could not be ended.
@@ -164,4 +167,3 @@ pub async fn terminated() {
         tracing::error!(error = %chain(&error), "no signal handlers");
     }
 }
-

@@ -352,17 +352,17 @@ mod tests {
     #[test]
     fn every_unknown_field_is_told_with_its_path_and_place() {
         let text = "apiVersion: v1\nkind: Sample\nspec:\n  port: 80\n  prot: 81\n  rules:\n  - name: a\n    x/y: 1\n";
-        assert_eq!(
-            errors(text),
-            ["5:3 spec.prot: unknown field", "8:5 spec.rules[0][\"x/y\"]: unknown field"]
-        );
+        assert_eq!(errors(text), ["5:3 spec.prot: unknown field", "8:5 spec.rules[0][\"x/y\"]: unknown field"]);
     }
 
     #[test]
     fn wrong_types_and_missing_fields_are_told_at_their_place_and_never_show_the_value() {
         for (text, want) in [
             ("spec:\n  port: hunter2\n", "2:9 spec.port: want a whole number from 0 to 65535, found text"),
-            ("spec:\n  port: 70000\n", "2:9 spec.port: want a whole number from 0 to 65535, found another whole number"),
+            (
+                "spec:\n  port: 70000\n",
+                "2:9 spec.port: want a whole number from 0 to 65535, found another whole number",
+            ),
             ("spec:\n  port: 1\n  labels: {a: 1}\n", "3:15 spec.labels.a: want a string, found whole number"),
             ("spec:\n  port: 1\n  mode: Quick\n", "3:9 spec.mode: want one of Fast, Slow"),
             ("spec:\n  port: 1\n  rules: {}\n", "3:10 spec.rules: want a list, found map"),

@@ -249,10 +249,7 @@ mod tests {
         let both = files([("a.yaml", &service("x", 2)), ("b.yaml", &service("x", 1))]);
         let (changes, problems) = told(&folder.update(both));
         assert_eq!(changes, Vec::<String>::new());
-        assert_eq!(
-            problems,
-            ["a.yaml:1:1: Service default/x: declared a second time; the one in b.yaml:1 is served"]
-        );
+        assert_eq!(problems, ["a.yaml:1:1: Service default/x: declared a second time; the one in b.yaml:1 is served"]);
         let (changes, problems) = told(&folder.update(files([("a.yaml", &service("x", 2))])));
         assert_eq!((changes, problems.len()), (vec!["+x".to_owned()], 0));
     }

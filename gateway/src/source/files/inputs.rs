@@ -74,7 +74,8 @@ impl Inputs {
         });
         // The Gateway that is missed may be in a file that is broken.
         let may_be_declared = !self.file_problems.is_empty();
-        let unserved = self.folder.objects().filter(|_| !may_be_declared).filter_map(|declared| self.unserved(declared));
+        let unserved =
+            self.folder.objects().filter(|_| !may_be_declared).filter_map(|declared| self.unserved(declared));
         self.file_problems.iter().cloned().chain(refused).chain(unserved).collect()
     }
 
@@ -91,10 +92,8 @@ impl Inputs {
             parents.is_none_or(|parents| !parents.is_empty())
         });
         let place = |document: &Node| locate::field(document, field);
-        let problem = || Problem {
-            field: Some(format!("spec.{field}")),
-            ..self.problem(&declared.id, text.to_owned(), place)
-        };
+        let problem =
+            || Problem { field: Some(format!("spec.{field}")), ..self.problem(&declared.id, text.to_owned(), place) };
         (!is_served).then(problem)
     }
 

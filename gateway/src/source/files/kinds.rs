@@ -264,7 +264,10 @@ mod tests {
     fn unknown_kinds_versions_and_names_are_told_where_they_stand() {
         for (text, want) in [
             ("apiVersion: v1\nkind: Pod\n", "2:7 kind: unknown kind Pod, want one of "),
-            ("apiVersion: v1\nkind: HTTPRoute\n", "1:13 apiVersion: HTTPRoute has apiVersion gateway.networking.k8s.io/v1 or"),
+            (
+                "apiVersion: v1\nkind: HTTPRoute\n",
+                "1:13 apiVersion: HTTPRoute has apiVersion gateway.networking.k8s.io/v1 or",
+            ),
             ("kind: Service\n", "1:1 apiVersion: required field apiVersion is missing"),
             ("apiVersion: v1\nkind: Service\n", "1:1 metadata: required field metadata is missing"),
             ("apiVersion: v1\nkind: Service\nmetadata: {name: 1}\n", "3:18 metadata.name: want a string"),

@@ -126,9 +126,9 @@ impl FilesSource {
     /// Listeners that serve.
     pub fn listeners(&self) -> impl Iterator<Item = &Listener> {
         let listeners = self.inputs.snapshot().listeners.values();
-        listeners.map(|listener| &**listener).filter(|listener| {
-            !self.refused.contains_key(&ResourceKey::Listener(listener.key.clone()))
-        })
+        listeners
+            .map(|listener| &**listener)
+            .filter(|listener| !self.refused.contains_key(&ResourceKey::Listener(listener.key.clone())))
     }
 
     async fn refresh(&mut self) {
@@ -171,7 +171,8 @@ impl FilesSource {
 
     async fn apply(&mut self, mut delta: Delta) {
         // What was refused is tried again with every change: a port may be free by now.
-        let touched: BTreeSet<_> = delta.removed.iter().cloned().chain(delta.upserted.iter().map(Resource::key)).collect();
+        let touched: BTreeSet<_> =
+            delta.removed.iter().cloned().chain(delta.upserted.iter().map(Resource::key)).collect();
         let listeners = &self.inputs.snapshot().listeners;
         let again = std::mem::take(&mut self.refused).into_iter().filter(|(key, _)| !touched.contains(key));
         for (key, error) in again {

@@ -244,8 +244,8 @@ mod tests {
     fn a_file_may_hold_thousands_of_documents_but_aliases_do_not_multiply_it() {
         let document = "kind: A\nspec: {rules: [{a: 1, b: [2, 3]}, {c: {d: 4}}]}\n---\n";
         assert_eq!(parse(&document.repeat(3_000)).unwrap().len(), 3_000);
-        let bomb: String =
-            (1..12).map(|level| format!("l{level}: &l{level} [{}]\n", vec![format!("*l{}", level - 1); 10].join(", "))).collect();
+        let level = |level: u32| format!("l{level}: &l{level} [{}]", vec![format!("*l{}", level - 1); 10].join(", "));
+        let bomb = (1..12).map(level).collect::<Vec<_>>().join("\n");
         assert!(parse(&format!("l0: &l0 [x]\n{bomb}")).is_err());
     }
 
