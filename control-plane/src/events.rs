@@ -1,10 +1,12 @@
-//! Kubernetes Events on Gateways and routes when a condition turns False, and when it is True again.
+//! Kubernetes Events on Gateways and routes when a condition turns False, and when it is True again; and on a Gateway
+//! whose proxies the API server does not let us run.
 //!
 //! Written by the leader after the status itself. Invariant: never holds up a status write: the queue has a bound, the
 //! rate has one, and what is over either is counted and dropped (the status still says it).
 
 use std::sync::Arc;
 
+use control_plane_model::GatewayKey;
 use control_plane_translate::PROXY_PROGRAMMED;
 use k8s_openapi::api::core::v1::ObjectReference;
 use kit_process::tasks::Tasks;
@@ -39,7 +41,7 @@ struct Transition {
 
 struct Pending {
     reference: ObjectReference,
-    transition: Transition,
+    event: Event,
 }
 
 /// Takes events; clones feed the same queue.
@@ -85,17 +87,42 @@ impl Events {
                 uid: object.metadata.uid.clone(),
                 ..ObjectReference::default()
             };
-            let pending = Pending { reference, transition };
-            if !self.pace.try_now() || self.sender.try_send(pending).is_err() {
-                self.metrics.event("dropped");
-            }
+            self.send(Pending { reference, event: event(transition) });
+        }
+    }
+
+    /// Tells that the proxies of a Gateway cannot be run, with the API server's reason. Never waits.
+    pub fn provisioning_failed(&self, gateway: &GatewayKey, uid: &str, why: &str) {
+        let reference = ObjectReference {
+            api_version: Some("gateway.networking.k8s.io/v1".to_owned()),
+            kind: Some("Gateway".to_owned()),
+            namespace: Some(gateway.0.namespace.to_string()),
+            name: Some(gateway.0.name.to_string()),
+            uid: Some(uid.to_owned()),
+            ..ObjectReference::default()
+        };
+        let mut note = format!("the proxies cannot be run as the Gateway says: {why}");
+        note.truncate(note.floor_char_boundary(NOTE_LIMIT));
+        let event = Event {
+            type_: EventType::Warning,
+            reason: "ProvisioningFailed".to_owned(),
+            note: Some(note),
+            action: "Provision".to_owned(),
+            secondary: None,
+        };
+        self.send(Pending { reference, event });
+    }
+
+    fn send(&self, pending: Pending) {
+        if !self.pace.try_now() || self.sender.try_send(pending).is_err() {
+            self.metrics.event("dropped");
         }
     }
 }
 
 async fn write(mut receiver: mpsc::Receiver<Pending>, recorder: Recorder, metrics: Metrics) {
-    while let Some(Pending { reference, transition }) = receiver.recv().await {
-        match recorder.publish(&event(transition), &reference).await {
+    while let Some(Pending { reference, event }) = receiver.recv().await {
+        match recorder.publish(&event, &reference).await {
             Ok(()) => metrics.event("written"),
             Err(error) => {
                 metrics.event("failed");

@@ -48,7 +48,7 @@ use crate::{
     events::Events,
     lease::Elector,
     metrics::{Metrics, ProxyCount},
-    provisioner::{Observed, Provisioner, ProxyDefaults},
+    provisioner::{Observed, Orders, Provisioner, ProxyDefaults},
     reports::Exchange,
     status::{Board, Writer},
 };
@@ -117,25 +117,23 @@ pub async fn run(settings: Settings, drain: Drain) -> Result<(), StartError> {
 
     let board = Arc::new(Board::default());
     let events = Events::start(client.clone(), &settings.controller_name, &settings.pod_name, metrics.clone(), &tasks);
-    let controller = &settings.controller_name;
-    let writer =
-        Writer::new(client.clone(), board.clone(), controller, leadership.clone(), events, metrics.clone(), clock);
+    let writer = Writer::new(
+        client.clone(),
+        board.clone(),
+        &settings.controller_name,
+        leadership.clone(),
+        events.clone(),
+        metrics.clone(),
+        clock,
+    );
     writer.start(&tasks);
 
     let (sink, inputs) = mpsc::channel(controller::QUEUE);
     let observed = Arc::new(Observed::default());
     let wishes = channel::Sender::new(None);
     let defaults = ProxyDefaults { image: settings.gateway_image.clone(), discovery: settings.discovery_endpoint() };
-    let bundle = authority.bundle();
-    let provisioner = Provisioner::new(
-        client.clone(),
-        defaults,
-        wishes.subscribe(),
-        bundle,
-        leadership.clone(),
-        observed.clone(),
-        metrics.clone(),
-    );
+    let orders = Orders { wishes: wishes.subscribe(), bundle: authority.bundle(), leadership: leadership.clone() };
+    let provisioner = Provisioner::new(client.clone(), defaults, orders, observed.clone(), events, metrics.clone());
     tasks.spawn("provisioner", provisioner.run(drain.clone()));
 
     let watched = observed.watch(client.clone(), sink.clone(), metrics.watches.clone());

@@ -10,7 +10,7 @@ mod objects;
 mod observe;
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     fmt::Debug,
     hash::{DefaultHasher, Hash as _, Hasher as _},
     sync::Arc,
@@ -39,6 +39,7 @@ pub use objects::ProxyDefaults;
 pub use observe::Observed;
 
 use crate::{
+    events::Events,
     kubernetes::{FIELD_MANAGER, describe, is_status},
     lease::Leadership,
     metrics::Metrics,
@@ -54,31 +55,42 @@ const RETRY: Duration = Duration::from_secs(2);
 /// How often everything is applied again, against changes by hand that no watch tells.
 const RESYNC: Duration = Duration::from_mins(10);
 
+/// What the provisioner follows.
+pub struct Orders {
+    /// What is to run.
+    pub wishes: watch::Receiver<Wishes>,
+    /// What proxies are to trust, PEM; nothing is made while it is empty.
+    pub bundle: watch::Receiver<Arc<str>>,
+    /// Whether to work at all.
+    pub leadership: Leadership,
+}
+
 /// Brings the cluster to what the translator wants.
 pub struct Provisioner {
     client: Client,
     defaults: ProxyDefaults,
-    wishes: watch::Receiver<Wishes>,
-    bundle: watch::Receiver<Arc<str>>,
-    leadership: Leadership,
+    orders: Orders,
     observed: Arc<Observed>,
+    events: Events,
     metrics: Metrics,
+    /// Why a Gateway could not be provisioned last, so that the same is told once.
+    failures: HashMap<String, String>,
     /// Hash of what was applied last, by Gateway and, for trust bundles, by namespace.
     applied: HashMap<String, u64>,
 }
 
 impl Provisioner {
-    /// Works while `leadership` says so.
+    /// Follows `orders`, by what is `observed` to run.
     pub fn new(
         client: Client,
         defaults: ProxyDefaults,
-        wishes: watch::Receiver<Wishes>,
-        bundle: watch::Receiver<Arc<str>>,
-        leadership: Leadership,
+        orders: Orders,
         observed: Arc<Observed>,
+        events: Events,
         metrics: Metrics,
     ) -> Self {
-        Self { client, defaults, wishes, bundle, leadership, observed, metrics, applied: HashMap::new() }
+        let (failures, applied) = (HashMap::new(), HashMap::new());
+        Self { client, defaults, orders, observed, events, metrics, failures, applied }
     }
 
     /// Works until the drain. What runs keeps running.
@@ -87,9 +99,9 @@ impl Provisioner {
         loop {
             let changed = async {
                 tokio::select! {
-                    changed = self.wishes.changed() => changed.is_ok(),
-                    changed = self.bundle.changed() => changed.is_ok(),
-                    changed = self.leadership.changed() => changed.is_ok(),
+                    changed = self.orders.wishes.changed() => changed.is_ok(),
+                    changed = self.orders.bundle.changed() => changed.is_ok(),
+                    changed = self.orders.leadership.changed() => changed.is_ok(),
                     () = self.observed.lost() => true,
                 }
             };
@@ -98,7 +110,7 @@ impl Provisioner {
                 () = tokio::time::sleep(wait) => if wait == RESYNC { self.applied.clear() },
                 () = drain.signaled() => return,
             }
-            if !*self.leadership.borrow_and_update() {
+            if !*self.orders.leadership.borrow_and_update() {
                 self.applied.clear();
                 continue;
             }
@@ -111,12 +123,13 @@ impl Provisioner {
 
     /// Applies and deletes whatever differs. Tells whether everything went well.
     async fn pass(&mut self) -> bool {
-        let bundle = self.bundle.borrow_and_update().clone();
-        let wishes = self.wishes.borrow_and_update().clone();
+        let bundle = self.orders.bundle.borrow_and_update().clone();
+        let wishes = self.orders.wishes.borrow_and_update().clone();
         let Some(wishes) = wishes.filter(|_| !bundle.is_empty()) else { return true };
         for gateway in self.observed.take_lost() {
             self.applied.remove(&gateway.to_string());
         }
+        self.forget_gone(&wishes);
         let specs: Vec<&DeploymentSpec> = wishes
             .values()
             .filter_map(|wish| match wish {
@@ -130,6 +143,14 @@ impl Provisioner {
         trusted && applied && removed
     }
 
+    /// Drops what is remembered of Gateways and namespaces that are no longer there.
+    fn forget_gone(&mut self, wishes: &BTreeMap<GatewayKey, Wish>) {
+        let keys = wishes.keys().flat_map(|gateway| [gateway.to_string(), bundle_key(&gateway.0.namespace)]);
+        let keys: HashSet<String> = keys.collect();
+        self.applied.retain(|key, _| keys.contains(key));
+        self.failures.retain(|key, _| keys.contains(key));
+    }
+
     /// Puts the bundle into each namespace that holds a Gateway.
     async fn trust(&mut self, bundle: &str, specs: &[&DeploymentSpec]) -> bool {
         let mut namespaces: BTreeMap<&str, Vec<&DeploymentSpec>> = BTreeMap::new();
@@ -139,7 +160,7 @@ impl Provisioner {
         let mut complete = true;
         for (namespace, gateways) in namespaces {
             let wanted = objects::trust_bundle(namespace, bundle, &gateways);
-            let key = format!("{namespace}/"); // no Gateway's key ends so
+            let key = bundle_key(namespace);
             let hash = hash(&wanted);
             if self.applied.get(&key) == Some(&hash) {
                 continue;
@@ -159,22 +180,26 @@ impl Provisioner {
             .map(|(key, objects, spec)| {
                 let parts = (&objects.service_account, &objects.deployment, &objects.service);
                 let hash = hash(&parts);
-                (key, hash, objects, spec.gateway.0.namespace.clone())
+                (key, hash, objects, spec.gateway.clone(), spec.uid.clone())
             })
             .filter(|(key, hash, ..)| self.applied.get(key) != Some(hash))
             .collect();
         let client = &self.client;
-        let applied = stream::iter(changed).map(|(key, hash, objects, namespace)| async move {
-            let outcome = apply_all(client, &namespace, &objects).await;
-            (key, hash, outcome)
+        let applied = stream::iter(changed).map(|(key, hash, objects, gateway, uid)| async move {
+            let outcome = apply_all(client, &gateway.0.namespace, &objects).await;
+            (key, hash, gateway, uid, outcome)
         });
         let outcomes: Vec<_> = applied.buffer_unordered(CONCURRENCY).collect().await;
         let mut complete = true;
-        for (key, hash, outcome) in outcomes {
-            if self.outcome(&key, outcome) {
-                self.applied.insert(key, hash);
-            } else {
-                complete = false;
+        for (key, hash, gateway, uid, outcome) in outcomes {
+            match self.failure(&key, outcome) {
+                None => drop(self.applied.insert(key, hash)),
+                Some((why, new)) => {
+                    complete = false;
+                    if new {
+                        self.events.provisioning_failed(&gateway, &uid, &why);
+                    }
+                }
             }
         }
         complete
@@ -194,19 +219,31 @@ impl Provisioner {
         complete
     }
 
-    fn outcome(&self, what: &str, outcome: kube::Result<()>) -> bool {
-        match outcome {
-            Ok(()) => {
-                self.metrics.provision("applied");
-                true
-            }
-            Err(error) => {
-                self.metrics.provision("failed");
-                tracing::warn!(gateway = what, error = describe(&error), "gateway is not provisioned: trying again");
-                false
-            }
-        }
+    /// Counts and logs an outcome; tells whether it is a success. The same failure of `what` is logged once.
+    fn outcome(&mut self, what: &str, outcome: kube::Result<()>) -> bool {
+        self.failure(what, outcome).is_none()
     }
+
+    /// As [`Self::outcome`]; gives the failure's text, and whether it is a new one.
+    fn failure(&mut self, what: &str, outcome: kube::Result<()>) -> Option<(String, bool)> {
+        let Err(error) = outcome else {
+            self.metrics.provision("applied");
+            self.failures.remove(what);
+            return None;
+        };
+        self.metrics.provision("failed");
+        let text = describe(&error);
+        let new = self.failures.insert(what.to_owned(), text.clone()).as_ref() != Some(&text);
+        if new {
+            tracing::warn!(gateway = what, error = text, "gateway is not provisioned: trying again");
+        }
+        Some((text, new))
+    }
+}
+
+/// What a namespace's trust bundle is remembered by. No Gateway's key ends so.
+fn bundle_key(namespace: &str) -> String {
+    format!("{namespace}/")
 }
 
 async fn apply_all(client: &Client, namespace: &str, objects: &objects::Objects) -> kube::Result<()> {

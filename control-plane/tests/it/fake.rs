@@ -25,6 +25,8 @@ struct Store {
     /// Applied to an object right after it is read.
     meddlers: Vec<Meddler>,
     broken: bool,
+    /// Writes to paths that hold this are refused as invalid.
+    refused: Option<&'static str>,
     /// What a TokenReview of a token answers.
     reviews: BTreeMap<String, Value>,
 }
@@ -81,6 +83,11 @@ impl Fake {
         self.store.lock().broken = broken;
     }
 
+    /// From now on writes to paths that hold `part` are refused as invalid.
+    pub fn refuse(&self, part: Option<&'static str>) {
+        self.store.lock().refused = part;
+    }
+
     /// What the API server says of `token`, once it is asked. Tokens that were never named are not confirmed.
     pub fn review(&self, token: &str, status: Value) {
         self.store.lock().reviews.insert(token.to_owned(), status);
@@ -109,6 +116,9 @@ impl Store {
     fn answer(&mut self, method: &Method, path: &str, apply: bool, body: Value) -> (u16, Value) {
         if self.broken {
             return failure(500, "broken");
+        }
+        if method != Method::GET && self.refused.is_some_and(|part| path.contains(part)) {
+            return failure(422, "metadata.labels: Invalid value");
         }
         if path.ends_with("/tokenreviews") {
             let token = body["spec"]["token"].as_str().unwrap_or_default();

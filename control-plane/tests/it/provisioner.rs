@@ -3,8 +3,9 @@
 use std::{collections::BTreeMap, num::NonZeroU16, sync::Arc, time::Duration};
 
 use control_plane::{
+    events::Events,
     metrics::Metrics,
-    provisioner::{Observed, Provisioner, ProxyDefaults, Wishes},
+    provisioner::{Observed, Orders, Provisioner, ProxyDefaults, Wishes},
 };
 use control_plane_model::{GatewayKey, ObjectName};
 use control_plane_translate::{Deployment, DeploymentSpec};
@@ -41,14 +42,15 @@ impl Running {
         let bundle = watch::Sender::new(Arc::from("root"));
         let leading = watch::Sender::new(leads);
         let defaults = ProxyDefaults { image: "gateway".to_owned(), discovery: "https://cp:15010".to_owned() };
+        let metrics = Metrics::new(&mut Registry::default());
+        let events = Events::start(fake.client.clone(), "nebula.dev/test", "test", metrics.clone(), &tasks);
         let provisioner = Provisioner::new(
             fake.client.clone(),
             defaults,
-            wishes.subscribe(),
-            bundle.subscribe(),
-            leading.subscribe(),
+            Orders { wishes: wishes.subscribe(), bundle: bundle.subscribe(), leadership: leading.subscribe() },
             Arc::new(Observed::default()),
-            Metrics::new(&mut Registry::default()),
+            events,
+            metrics,
         );
         tasks.spawn("provisioner", provisioner.run(drain));
         Self { fake, wishes, bundle, leading, _trigger: trigger }
@@ -128,6 +130,26 @@ async fn what_failed_is_tried_again() {
     running.until("a failure", |fake| fake.count("PATCH", 500) > 0).await;
     running.fake.break_down(false);
     running.until("all objects", |fake| fake.paths().len() == 4).await;
+}
+
+#[tokio::test]
+async fn what_the_api_server_refuses_is_told_once_on_the_gateway() {
+    let running = Running::start(true).await;
+    running.fake.refuse(Some("/deployments/"));
+    running.wish(wanted(&[80]));
+    let events = |fake: &Fake| -> Vec<String> {
+        fake.paths().into_iter().filter(|path| path.contains("/namespaces/infra/events/edge.")).collect()
+    };
+    running.until("an event", |fake| !events(fake).is_empty()).await;
+    running.until("another attempt", |fake| fake.count("PATCH", 422) > 1).await;
+    let told = events(&running.fake);
+    assert_eq!(told.len(), 1);
+    let event = running.fake.get(&told[0]).unwrap();
+    assert_eq!(event["reason"], "ProvisioningFailed");
+    assert_eq!(event["regarding"]["uid"], "b5c0");
+    assert!(event["note"].as_str().unwrap().contains("metadata.labels: Invalid value"), "{event}");
+    running.fake.refuse(None);
+    running.until("the deployment", |fake| fake.get(DEPLOYMENT).is_some()).await;
 }
 
 #[tokio::test]
