@@ -80,6 +80,7 @@ pub fn parse(text: &str) -> Result<Vec<Node>, SyntaxError> {
             max_nodes: 8_000_000,
             max_events: 32_000_000,
         },
+        alias_limits: serde_saphyr::alias_limits! { max_total_replayed_events: 100_000 },
     };
     let documents: Vec<Spanned<Value>> =
         serde_saphyr::from_multiple_with_options(text, options).map_err(|error| syntax_error(&error))?;
