@@ -12,7 +12,7 @@ use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec, TokenRe
 use kube::{Api, Client, api::PostParams};
 use parking_lot::Mutex;
 use sha2::{Digest as _, Sha256};
-use tokio::time::Instant;
+use tokio::{sync::Semaphore, time::Instant};
 
 use crate::kubernetes::describe;
 
@@ -22,6 +22,8 @@ pub const AUDIENCE: &str = "nebula-control-plane";
 const CACHE_LIFETIME: Duration = Duration::from_secs(30);
 /// Most tokens that are remembered; past it the cache starts anew.
 const CACHE_SIZE: usize = 4096;
+/// TokenReviews under way at the same time; more wait, within the time that a review may take.
+const REVIEWS: usize = 16;
 const REVIEW_TIMEOUT: Duration = Duration::from_secs(10);
 const POD_NAME: &str = "authentication.kubernetes.io/pod-name";
 
@@ -41,12 +43,19 @@ pub struct TokenAuthenticator {
     reviews: Api<TokenReview>,
     service_accounts: ServiceAccounts,
     confirmed: Mutex<HashMap<[u8; 32], (Caller, Instant)>>,
+    /// Anyone can reach the discovery port with any token: this many questions are asked of the API server at once.
+    turns: Semaphore,
 }
 
 impl TokenAuthenticator {
     /// Knows the Gateways of `service_accounts`, as they are when a proxy connects.
     pub fn new(client: Client, service_accounts: ServiceAccounts) -> Self {
-        Self { reviews: Api::all(client), service_accounts, confirmed: Mutex::default() }
+        Self {
+            reviews: Api::all(client),
+            service_accounts,
+            confirmed: Mutex::default(),
+            turns: Semaphore::new(REVIEWS),
+        }
     }
 
     fn remembered(&self, digest: &[u8; 32]) -> Option<Caller> {
@@ -70,8 +79,12 @@ impl TokenAuthenticator {
         let spec = TokenReviewSpec { token: Some(token.to_owned()), audiences: Some(vec![AUDIENCE.to_owned()]) };
         let review = TokenReview { spec, ..TokenReview::default() };
         let params = PostParams::default();
-        let create = self.reviews.create(&params, &review);
-        let answer = match tokio::time::timeout(REVIEW_TIMEOUT, create).await {
+        let asked = async {
+            // An error means that the semaphore is closed, which nothing does.
+            let _turn = self.turns.acquire().await;
+            self.reviews.create(&params, &review).await
+        };
+        let answer = match tokio::time::timeout(REVIEW_TIMEOUT, asked).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(error)) => return Err(AuthenticationError::Unavailable(describe(&error))),
             Err(_) => return Err(AuthenticationError::Unavailable("the API server does not answer".to_owned())),

@@ -1,7 +1,9 @@
 //! Small facts about talking to the API server that several modules share.
 
-use std::{error::Error, fmt::Write as _};
+use std::{error::Error, fmt::Write as _, time::Duration};
 
+/// Longest time that one request may take.
+const TIMEOUT: Duration = Duration::from_secs(15);
 /// Who owns the fields that we apply.
 pub const FIELD_MANAGER: &str = "nebula";
 /// Label on everything that the control plane makes.
@@ -43,6 +45,11 @@ fn without_repeats(error: &dyn Error) -> String {
         source = inner.source();
     }
     text
+}
+
+/// A request that fails when the API server takes too long over it: the client itself would wait for five minutes.
+pub async fn limited<T>(request: impl Future<Output = kube::Result<T>>) -> kube::Result<T> {
+    tokio::time::timeout(TIMEOUT, request).await.unwrap_or_else(|_| Err(timed_out()))
 }
 
 /// What a request that took too long counts as: the API server's own word for it.

@@ -27,7 +27,7 @@ use tokio::sync::watch;
 pub use material::{MaterialError, Root};
 use plan::{Action, Validity};
 
-use crate::kubernetes::is_status;
+use crate::kubernetes::{is_status, limited};
 
 /// Name of the Secret with the roots, and of the ConfigMap with the bundle.
 pub const NAME: &str = "nebula-ca";
@@ -179,7 +179,7 @@ impl Authority {
     async fn stored_roots(&self, now: u64, held: &[Root]) -> Result<Vec<Root>, CaError> {
         // Each lost race means that another replica wrote, so the next reading differs: a few rounds suffice.
         for _ in 0..5 {
-            let stored = self.secrets.get_opt(NAME).await.map_err(|source| self.secret(source))?;
+            let stored = limited(self.secrets.get_opt(NAME)).await.map_err(|source| self.secret(source))?;
             let mut roots = match &stored {
                 Some(secret) => {
                     let data = secret.data.clone().unwrap_or_default();
@@ -210,7 +210,7 @@ impl Authority {
         let data = Some(material::to_secret(roots));
         let written = if let Some(mut secret) = stored {
             secret.data = data;
-            self.secrets.replace(NAME, &PostParams::default(), &secret).await
+            limited(self.secrets.replace(NAME, &PostParams::default(), &secret)).await
         } else {
             let metadata = ObjectMeta {
                 name: Some(NAME.to_owned()),
@@ -218,7 +218,7 @@ impl Authority {
                 ..ObjectMeta::default()
             };
             let secret = Secret { metadata, data, type_: Some("Opaque".to_owned()), ..Secret::default() };
-            self.secrets.create(&PostParams::default(), &secret).await
+            limited(self.secrets.create(&PostParams::default(), &secret)).await
         };
         match written {
             Ok(_) => Ok(true),

@@ -40,7 +40,7 @@ pub use observe::Observed;
 
 use crate::{
     events::Events,
-    kubernetes::{FIELD_MANAGER, describe, is_status},
+    kubernetes::{FIELD_MANAGER, describe, is_status, limited},
     lease::Leadership,
     metrics::Metrics,
 };
@@ -50,7 +50,6 @@ pub type Wishes = Option<Arc<BTreeMap<GatewayKey, Wish>>>;
 
 /// Gateways that are worked on at the same time.
 const CONCURRENCY: usize = 4;
-const TIMEOUT: Duration = Duration::from_secs(15);
 const RETRY: Duration = Duration::from_secs(2);
 /// How often everything is applied again, against changes by hand that no watch tells.
 const RESYNC: Duration = Duration::from_mins(10);
@@ -289,10 +288,6 @@ where
         Err(error) if is_status(&error, 404) => Ok(()),
         Err(error) => Err(error),
     }
-}
-
-async fn limited<T>(request: impl Future<Output = kube::Result<T>>) -> kube::Result<T> {
-    tokio::time::timeout(TIMEOUT, request).await.unwrap_or_else(|_| Err(crate::kubernetes::timed_out()))
 }
 
 /// Equal for equal objects.

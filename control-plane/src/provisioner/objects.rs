@@ -263,7 +263,7 @@ fn container(spec: &DeploymentSpec, defaults: &ProxyDefaults) -> Container {
             ..ContainerPort::default()
         }]),
         resources: Some(spec.settings.resources.to_requirements()),
-        readiness_probe: Some(probe("/readyz", 2, 2)),
+        readiness_probe: Some(probe("/readyz", 1, 3)),
         liveness_probe: Some(probe("/healthz", 10, 3)),
         security_context: Some(SecurityContext {
             allow_privilege_escalation: Some(false),
