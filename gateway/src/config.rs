@@ -171,7 +171,9 @@ impl Arguments {
                 Source::Discovery(Discovery { endpoint, gateway, token_file, ca_file })
             }
             _ => {
-                return refuse("give either --config, or --discovery with --gateway, --token-file and --ca-file".into());
+                return refuse(
+                    "give either --config, or --discovery with --gateway, --token-file and --ca-file".into(),
+                );
             }
         };
         let mut port_map = BTreeMap::new();

@@ -100,6 +100,12 @@ impl Folder {
         fs::rename(aside, self.file(name)).unwrap();
     }
 
+    /// Moves the old file away and writes a new one, as editors do that keep a backup.
+    pub fn write_with_backup(&self, name: &str, text: &str) {
+        fs::rename(self.file(name), self.file(&format!("{name}~"))).unwrap();
+        fs::write(self.file(name), text).unwrap();
+    }
+
     pub fn remove(&self, name: &str) {
         fs::remove_file(self.file(name)).unwrap();
     }

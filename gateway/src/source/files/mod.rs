@@ -22,13 +22,13 @@ use std::{
 
 use control_plane_model::{Delta, Listener, Resource, ResourceKey};
 use kit_process::drain::Drain;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep, timeout_at};
 
 use self::{folder::Files, inputs::Inputs, watch::Watch};
 use crate::{engine::Proxy, problems::Problem, problems::Problems};
 
 /// How long to wait before a file that vanished, or is empty all of a sudden, is believed to be so.
-const SECOND_LOOK: Duration = Duration::from_millis(60);
+const SECOND_LOOK: Duration = Duration::from_millis(80);
 /// How often a listener that could not be opened is tried again.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -146,13 +146,17 @@ impl FilesSource {
         }
     }
 
+    /// Reads the folder; where a file seems to be lost, again with the next change or after [`SECOND_LOOK`].
     async fn read_twice(&self) -> io::Result<Files> {
-        let files = self.read().await?;
-        if self.inputs.would_lose_a_file(&files) {
-            sleep(SECOND_LOOK).await;
-            return self.read().await;
+        let end = Instant::now() + SECOND_LOOK;
+        loop {
+            let files = self.read().await?;
+            if !self.inputs.would_lose_a_file(&files) || Instant::now() >= end {
+                return Ok(files);
+            }
+            // Running into the time limit is the second look.
+            let _ = timeout_at(end, self.watch.changed()).await;
         }
-        Ok(files)
     }
 
     async fn read(&self) -> io::Result<Files> {
