@@ -72,6 +72,31 @@ fn conflict(listener: &ListenerState, group: &[ListenerState], taken: &BTreeMap<
     clashes.then_some(Conflict::Protocol)
 }
 
+/// Sets `OverlappingTLSConfig` of listeners that end TLS on one port for hosts in common: a client may send a request
+/// for the one over a connection that it made to the other (GEP-3567).
+pub(super) fn mark_overlaps(groups: &mut [&mut [ListenerState]]) {
+    let ends_tls = |listener: &ListenerState| listener.speaks == Speaks::Https && listener.accepted.status;
+    let all: Vec<_> = groups
+        .iter()
+        .flat_map(|group| group.iter())
+        .filter(|listener| ends_tls(listener))
+        .map(|listener| (listener.key.clone(), listener.port, listener.hostname.clone()))
+        .collect();
+    for listener in groups.iter_mut().flat_map(|group| group.iter_mut()).filter(|listener| ends_tls(listener)) {
+        let others = all.iter().filter(|(key, port, hostname)| {
+            *key != listener.key && *port == listener.port && hostname.intersect(&listener.hostname).is_some()
+        });
+        let names: Vec<&str> = others.map(|(key, ..)| &*key.name).collect();
+        listener.overlapping = (!names.is_empty()).then(|| {
+            let message = format!(
+                "shares hosts with listener {} on this port; a request that comes over the other's connection gets 421",
+                names.join(", ")
+            );
+            Condition { kind: "OverlappingTLSConfig", status: true, reason: "OverlappingHostnames", message }
+        });
+    }
+}
+
 fn refuse(listener: &mut ListenerState, conflict: Conflict) {
     let (reason, message) = match conflict {
         Conflict::Protocol => ("ProtocolConflict", "another listener speaks another protocol on this port"),

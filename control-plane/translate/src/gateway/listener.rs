@@ -31,6 +31,8 @@ pub(crate) struct ListenerState {
     pub(crate) accepted: Condition,
     pub(crate) resolved: Condition,
     pub(crate) conflicted: Condition,
+    /// `OverlappingTLSConfig`, which is there only when it is True.
+    pub(crate) overlapping: Option<Condition>,
     /// What the proxy gets; `None` while the listener cannot be served.
     pub(crate) model: Option<Arc<Listener>>,
     certificates: Vec<CertificateKey>,
@@ -139,6 +141,7 @@ impl Builder<'_> {
             accepted: Condition::yes("Accepted", "Accepted"),
             resolved: Condition::yes("ResolvedRefs", "ResolvedRefs"),
             conflicted: Condition::no("Conflicted", "NoConflicts", ""),
+            overlapping: None,
             model: None,
             certificates: Vec::new(),
         };

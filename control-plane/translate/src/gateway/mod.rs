@@ -222,6 +222,7 @@ impl GatewayBuild<'_> {
         let mut groups: Vec<&mut [ListenerState]> = vec![&mut own];
         groups.extend(states.iter_mut().map(|(_, state)| state.listeners.as_mut_slice()));
         conflict::resolve(&mut groups);
+        conflict::mark_overlaps(&mut groups);
         let addresses = self.addresses();
         let bound =
             if self.options.mode == Mode::Standalone { addresses.clone().unwrap_or_default() } else { Vec::new() };

@@ -21,9 +21,11 @@ pub const SUPPORTED_FEATURES: &[&str] = &[
     "Gateway",
     "GatewayAddressEmpty",
     "GatewayHTTPListenerIsolation",
+    "GatewayHTTPSListenerDetectMisdirectedRequests",
     "GatewayInfrastructure",
     "GatewayPort8080",
     "GatewayRouteHostnameIntersectionPrecedence",
+    "GatewayStaticAddresses",
     "HTTPRoute",
     "HTTPRoute303RedirectStatusCode",
     "HTTPRoute307RedirectStatusCode",
@@ -176,12 +178,13 @@ impl GatewayFacts<'_> {
                 RouteKind::Grpc => json!({"group": GATEWAY_GROUP, "kind": "GRPCRoute"}),
             })
             .collect();
-        let conditions = [
+        let mut conditions = vec![
             listener.accepted.clone(),
             self.listener_programmed(listener),
             listener.resolved.clone(),
             listener.conflicted.clone(),
         ];
+        conditions.extend(listener.overlapping.clone());
         json!({
             "name": &*listener.key.name,
             "supportedKinds": kinds,

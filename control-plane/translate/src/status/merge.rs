@@ -8,7 +8,8 @@ use serde_json::{Map, Value, json};
 use crate::{Kind, StatusUpdate};
 
 /// Condition types that we own on an object or in its `listeners`, which means: that we remove when we no longer set them.
-const OBJECT_CONDITIONS: &[&str] = &["Accepted", "Programmed", "ResolvedRefs", "SupportedVersion", "Conflicted"];
+const OBJECT_CONDITIONS: &[&str] =
+    &["Accepted", "Programmed", "ResolvedRefs", "SupportedVersion", "Conflicted", "OverlappingTLSConfig"];
 /// Condition types that we own in an entry of a route's `parents`.
 const PARENT_CONDITIONS: &[&str] = &["Accepted", "ResolvedRefs", "PartiallyInvalid", super::PROXY_PROGRAMMED];
 

@@ -3,7 +3,7 @@
 use std::{fmt::Write as _, path::Path, sync::Arc};
 
 use control_plane_model::{GatewayKey, ObjectName, Resource, ResourceKey, Route, RuleAction};
-use control_plane_translate::{Change, Kind, Mode, Object, Options, Provisioned, Translator};
+use control_plane_translate::{Change, Kind, Mode, Object, Options, Provisioned, SUPPORTED_FEATURES, Translator};
 use serde_json::Value;
 
 /// The controller name of every test.
@@ -141,7 +141,10 @@ fn render_status(text: &mut String, status: &Value, depth: usize) {
                 }
             }
             "supportedFeatures" => {
-                writeln!(text, "{indent}{} supported features", value.as_array().unwrap().len()).unwrap();
+                let names: Vec<&str> =
+                    value.as_array().unwrap().iter().map(|name| name["name"].as_str().unwrap()).collect();
+                assert_eq!(names, SUPPORTED_FEATURES);
+                writeln!(text, "{indent}every supported feature").unwrap();
             }
             "listeners" | "parents" => {
                 for entry in value.as_array().unwrap() {
