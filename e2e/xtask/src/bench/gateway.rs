@@ -1,5 +1,6 @@
 //! `cargo xtask bench gateway`: the gateway with routing, metrics and access log on, beside four plain proxies.
 
+use std::path::PathBuf;
 use std::process::Command;
 use std::thread::available_parallelism;
 
@@ -9,7 +10,7 @@ use clap::Args;
 use super::load::{self, Case, Counted, Target};
 use super::processes::{Placement, Running};
 use super::report::{self, Turn, float};
-use super::subjects::{Ports, Programs, Subject, Workspace};
+use super::subjects::{self, Ports, Programs, Subject, Workspace};
 use crate::clock::Stopwatch;
 use crate::settings::Settings;
 use crate::shell;
@@ -32,6 +33,9 @@ pub struct Options {
     /// Cargo profile of the gateway: `release`, or `bench-quick` which is faster to build.
     #[arg(long, default_value = "release")]
     profile: String,
+    /// Measure this program of the gateway, without compiling it.
+    #[arg(long, value_name = "FILE", conflicts_with = "profile")]
+    binary: Option<PathBuf>,
     /// Let the kernel place the processes; else the subject has the last CPU for itself.
     #[arg(long)]
     unpinned: bool,
@@ -50,7 +54,12 @@ struct Seat {
 ///
 /// # Errors: a subject cannot be built or started, or answered with an error (the report is written nevertheless).
 pub fn run(settings: &Settings, options: &Options) -> Result<()> {
-    let programs = Programs::get(settings, &options.profile, &options.subjects)?;
+    let nebula = match &options.binary {
+        Some(binary) => std::path::absolute(binary)?,
+        None if options.subjects.contains(&Subject::Nebula) => subjects::build_nebula(settings, &options.profile)?,
+        None => PathBuf::new(),
+    };
+    let programs = Programs::get(settings, nebula, &options.subjects)?;
     let placement = placement(options.unpinned)?;
     print_setting(options, &programs, &placement);
     let workspace = Workspace::new(settings)?;

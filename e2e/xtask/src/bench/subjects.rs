@@ -54,8 +54,8 @@ pub struct Programs {
 }
 
 impl Programs {
-    /// Installs and builds what `subjects` need. Slow the first time; kept in the cache.
-    pub fn get(settings: &Settings, profile: &str, subjects: &[Subject]) -> Result<Self> {
+    /// Installs and builds what `subjects` need beside the gateway. Slow the first time; kept in the cache.
+    pub fn get(settings: &Settings, nebula: PathBuf, subjects: &[Subject]) -> Result<Self> {
         packages::install(&[
             ("/usr/bin/wrk", "wrk"),
             ("/usr/bin/h2load", "nghttp2-client"),
@@ -65,7 +65,6 @@ impl Programs {
             ("/usr/bin/setpriv", "util-linux"),
         ])?;
         let has = |subject| subjects.contains(&subject);
-        let nebula = if has(Subject::Nebula) { build_nebula(settings, profile)? } else { PathBuf::new() };
         let envoy = if has(Subject::Envoy) { install_envoy(settings)? } else { PathBuf::new() };
         let pingora = if has(Subject::Pingora) { build_pingora(settings)? } else { PathBuf::new() };
         Ok(Self { nebula, nginx: "/usr/sbin/nginx".into(), haproxy: "/usr/sbin/haproxy".into(), envoy, pingora })
@@ -88,7 +87,8 @@ impl Programs {
     }
 }
 
-fn build_nebula(settings: &Settings, profile: &str) -> Result<PathBuf> {
+/// The gateway, compiled.
+pub fn build_nebula(settings: &Settings, profile: &str) -> Result<PathBuf> {
     println!("building the gateway (profile {profile})");
     let mut cargo = Command::new("cargo");
     cargo.current_dir(&settings.repository).env("CARGO_TARGET_DIR", &settings.target);
