@@ -144,3 +144,36 @@ impl Collector for ProxyCount {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_metric_is_described_in_the_documentation() {
+        let mut registry = Registry::default();
+        let metrics = Metrics::new(&mut registry);
+        registry.register_collector(Box::new(ProxyCount(Hub::new())));
+        // What has counted nothing is not shown.
+        metrics.watches.broken("Gateway");
+        metrics.watches.alive("Gateway");
+        metrics.resources("route", 1);
+        metrics.status_write("written");
+        metrics.provision("applied");
+        metrics.event("written");
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+        let description = include_str!("../../docs/control-plane.md");
+        let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE control_plane_"));
+        let mut seen = 0;
+        for (name, kind) in types.filter_map(|line| line.split_once(' ')) {
+            let suffix = if kind == "counter" { "_total" } else { "" };
+            assert!(
+                description.contains(&format!("`{name}{suffix}`")),
+                "{name}{suffix} is not in docs/control-plane.md"
+            );
+            seen += 1;
+        }
+        assert_eq!(seen, 12, "{text}");
+    }
+}
