@@ -22,7 +22,7 @@ use tokio::time::Instant;
 use crate::{
     filter::{Chain, FilterSet, InvalidFilter},
     local_reply::Reason,
-    router::{Bind, ListenerTable, Router, Served},
+    router::{Bind, ListenerTable, PortTable, Router, Served},
     telemetry::{ListenerMetrics, Metrics, PortMetrics, RouteMetrics, Text},
     tls::{self, ListenerTls},
     upstream::{BackendSlot, WorkerId},
@@ -45,6 +45,9 @@ pub(crate) struct Config<F> {
     backends: Arc<HashMap<BackendKey, Arc<BackendSlot>>>,
     access_log: AccessLog,
 }
+
+/// A listener's routes.
+pub(crate) type Routes<F> = ListenerTable<CompiledRule<F>>;
 
 /// A listener beside its routes.
 #[derive(Debug)]
@@ -119,7 +122,7 @@ impl<F> Config<F> {
 
     /// Whether clients of this socket begin with a TLS handshake.
     pub(crate) fn has_tls(&self, bind: Bind) -> bool {
-        self.listeners_of(bind).any(|listener| matches!(listener.protocol, ListenerProtocol::Https(_)))
+        self.listeners_of(bind).any(|listener| is_tls(listener))
     }
 
     /// The metrics of a socket; `None` for one that is closed.
@@ -133,10 +136,16 @@ impl<F> Config<F> {
         bind: Bind,
         handshake: Option<&ListenerKey>,
         host: &str,
-    ) -> Result<(&ListenerTable<CompiledRule<F>>, Option<&Arc<ListenerRuntime>>), Reason> {
+    ) -> Result<(&Routes<F>, Option<&Arc<ListenerRuntime>>), Reason> {
         let port = self.router.port(bind).ok_or(Reason::NoListener)?;
         match port.serving(handshake, host) {
-            Served::Listener(table) => Ok((table, self.listeners.get(table.key()))),
+            Served::Listener(table) => {
+                // The listener's protocol may have changed since the connection was made.
+                if table.listener().is_some_and(|listener| is_tls(listener)) != handshake.is_some() {
+                    return Err(Reason::Misdirected);
+                }
+                Ok((table, self.listeners.get(table.key())))
+            }
             Served::Misdirected => Err(Reason::Misdirected),
             Served::Nobody => Err(Reason::NoListener),
         }
@@ -160,7 +169,7 @@ impl<F> Config<F> {
 
     /// The listeners of a socket.
     pub(crate) fn listeners_of(&self, bind: Bind) -> impl Iterator<Item = &Arc<Listener>> + '_ {
-        self.router.port(bind).into_iter().flat_map(|port| port.listeners())
+        self.router.port(bind).into_iter().flat_map(PortTable::listeners)
     }
 }
 
@@ -215,9 +224,12 @@ impl<F: FilterSet> Compiler<F> {
     pub(crate) fn apply(&mut self, delta: &Delta) -> (Config<F>, Vec<Refused>) {
         let mut refused = Vec::new();
         let mut touches_tls = false;
+        let changed = delta.removed.iter().cloned().chain(delta.upserted.iter().map(Resource::key));
+        let mut leaving: BTreeSet<_> = changed.filter(|key| matches!(key, ResourceKey::Listener(_))).collect();
         for resource in &delta.upserted {
             touches_tls |= matches!(resource, Resource::Certificate(_) | Resource::Listener(_));
-            match self.upsert(resource) {
+            leaving.remove(&resource.key());
+            match self.upsert(resource, &leaving) {
                 Ok(()) => self.snapshot.insert(resource.clone()),
                 Err(error) => refused.push(Refused { key: resource.key(), error: chain(&error) }),
             }
@@ -237,7 +249,8 @@ impl<F: FilterSet> Compiler<F> {
         (self.config.clone(), refused)
     }
 
-    fn upsert(&mut self, resource: &Resource) -> Result<(), Invalid> {
+    /// `leaving` are the listeners whose present form goes with the same delta.
+    fn upsert(&mut self, resource: &Resource, leaving: &BTreeSet<ResourceKey>) -> Result<(), Invalid> {
         match resource {
             Resource::Gateway(gateway) => {
                 self.config.access_log = gateway.access_log;
@@ -247,7 +260,7 @@ impl<F: FilterSet> Compiler<F> {
                 self.certificates.insert(certificate.key.clone(), key);
             }
             Resource::Listener(listener) => {
-                self.check_port(listener)?;
+                self.check_port(listener, leaving)?;
                 self.config.router.upsert_listener(listener.clone());
             }
             Resource::Backend(backend) => self.slot(&backend.key).set(Some(backend.clone())),
@@ -278,10 +291,12 @@ impl<F: FilterSet> Compiler<F> {
     }
 
     /// One process serves a port for one Gateway and in one protocol; else clients would meet another's listeners.
-    fn check_port(&self, listener: &Listener) -> Result<(), Invalid> {
+    fn check_port(&self, listener: &Listener, leaving: &BTreeSet<ResourceKey>) -> Result<(), Invalid> {
+        let stays = |other: &&Arc<Listener>| {
+            other.key != listener.key && !leaving.contains(&ResourceKey::Listener(other.key.clone()))
+        };
         for bind in Bind::of(listener) {
-            for other in self.config.listeners_of(bind).filter(|other| other.key != listener.key) {
-                let is_tls = |listener: &Listener| matches!(listener.protocol, ListenerProtocol::Https(_));
+            for other in self.config.listeners_of(bind).filter(stays) {
                 if other.key.gateway != listener.key.gateway || is_tls(other) != is_tls(listener) {
                     return Err(Invalid::PortInUse { port: bind.port.get(), by: other.key.clone() });
                 }
@@ -438,6 +453,10 @@ impl<F> CompiledRule<F> {
             timeouts: Timeouts::default(),
         }
     }
+}
+
+fn is_tls(listener: &Listener) -> bool {
+    matches!(listener.protocol, ListenerProtocol::Https(_))
 }
 
 /// The backends that a route names, with repeats.
