@@ -63,7 +63,8 @@ pub(crate) struct Worker<F> {
     pub(crate) shared: Arc<Shared<F>>,
     pub(crate) watchdog: Watchdog,
     pub(crate) rng: Mutex<SmallRng>,
-    others: Vec<mpsc::Sender<Command>>,
+    /// All workers, this one too. Weak, so that the engine's end is theirs.
+    others: Vec<mpsc::WeakSender<Command>>,
 }
 
 /// What a worker is told to do.
@@ -88,7 +89,7 @@ pub(crate) fn start<F: FilterSet>(shared: &Arc<Shared<F>>) -> io::Result<Vec<mps
             shared: shared.clone(),
             watchdog: Watchdog::new(),
             rng: Mutex::new(SmallRng::from_rng(&mut rand::rng())),
-            others: senders.clone(),
+            others: senders.iter().map(mpsc::Sender::downgrade).collect(),
         });
         std::thread::Builder::new()
             .name(format!("worker-{index}"))
@@ -167,7 +168,7 @@ impl<F: FilterSet> Worker<F> {
         let least = loads.enumerate().min_by_key(|(_, load)| *load);
         if let Some((index, load)) = least
             && own > load + IMBALANCE
-            && let Some(other) = self.others.get(index)
+            && let Some(other) = self.others.get(index).and_then(mpsc::WeakSender::upgrade)
             && let Ok(permit) = other.try_reserve()
         {
             match stream.into_std() {
