@@ -4,8 +4,8 @@
 use std::{
     pin::Pin,
     sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
+        Arc, OnceLock,
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     task::{Context, Poll, ready},
     time::Duration,
@@ -17,7 +17,7 @@ use hyper::body::Incoming;
 use kit_process::error::chain;
 use tokio::time::{Instant, Sleep};
 
-use crate::{exchange::Completion, upstream::Lease};
+use crate::{exchange::Completion, spawn::Pace, strict, upstream::Lease};
 
 /// Why a body ended early.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -28,6 +28,47 @@ pub(crate) enum BodyError {
     /// The peer sent nothing for too long.
     #[error("no byte of the body for {0:?}")]
     Idle(Duration),
+}
+
+/// What is known of a request's body by all who have to do with its exchange.
+#[derive(Debug, Default)]
+pub(crate) struct Upload {
+    bytes: AtomicU64,
+    has_ended: AtomicBool,
+    is_answered: AtomicBool,
+    failure: OnceLock<BodyError>,
+}
+
+impl Upload {
+    /// Bytes that have passed.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Notes bytes that have passed.
+    pub(crate) fn add(&self, bytes: u64) {
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Whether nothing of it is left to send.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.has_ended.load(Ordering::Relaxed)
+    }
+
+    /// Why it broke off, where it did.
+    pub(crate) fn failure(&self) -> Option<&BodyError> {
+        self.failure.get()
+    }
+
+    /// Notes whether a response is under way. While one is, the client may pause for as long as it likes: the response
+    /// has a limit of its own, and in a stream of messages it may be the backend's turn.
+    pub(crate) fn set_answered(&self, is_answered: bool) {
+        self.is_answered.store(is_answered, Ordering::Relaxed);
+    }
+
+    fn end(&self) {
+        self.has_ended.store(true, Ordering::Relaxed);
+    }
 }
 
 /// A stream of frames, each of which must come within a limit.
@@ -44,15 +85,25 @@ impl TimedBody {
         Self { incoming, idle_timeout, timer: None }
     }
 
-    fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    /// The next frame. Where the limit has passed and the pause `is_excused`, the limit begins anew.
+    fn poll_frame(
+        &mut self,
+        context: &mut Context<'_>,
+        mut is_excused: impl FnMut() -> bool,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         if let Poll::Ready(frame) = Pin::new(&mut self.incoming).poll_frame(context) {
             self.timer = None;
             return Poll::Ready(frame.map(|frame| frame.map_err(|error| BodyError::Broken(chain(&error).into()))));
         }
-        let deadline = Instant::now() + self.idle_timeout;
-        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
-        ready!(timer.as_mut().poll(context));
-        Poll::Ready(Some(Err(BodyError::Idle(self.idle_timeout))))
+        let limit = self.idle_timeout;
+        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
+        loop {
+            ready!(timer.as_mut().poll(context));
+            if !is_excused() {
+                return Poll::Ready(Some(Err(BodyError::Idle(limit))));
+            }
+            timer.as_mut().reset(Instant::now() + limit);
+        }
     }
 }
 
@@ -60,16 +111,23 @@ impl TimedBody {
 #[derive(Debug)]
 pub(crate) struct RequestBody {
     /// `None` for a request without a body.
-    stream: Option<(TimedBody, Arc<AtomicU64>)>,
+    stream: Option<TimedBody>,
+    upload: Arc<Upload>,
 }
 
 impl RequestBody {
-    /// Streams `incoming`, adding what passes to `bytes`.
-    pub(crate) fn new(incoming: Incoming, idle_timeout: Duration, bytes: &Arc<AtomicU64>) -> Self {
+    /// Streams `incoming`, noting in `upload` how far it is.
+    pub(crate) fn new(incoming: Incoming, idle_timeout: Duration, upload: Arc<Upload>) -> Self {
         if incoming.is_end_stream() {
-            return Self { stream: None };
+            upload.end();
+            return Self { stream: None, upload };
         }
-        Self { stream: Some((TimedBody::new(incoming, idle_timeout), bytes.clone())) }
+        Self { stream: Some(TimedBody::new(incoming, idle_timeout)), upload }
+    }
+
+    /// How far it is.
+    pub(crate) fn upload(&self) -> &Arc<Upload> {
+        &self.upload
     }
 }
 
@@ -81,22 +139,33 @@ impl Body for RequestBody {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let Some((body, bytes)) = &mut self.stream else { return Poll::Ready(None) };
-        let frame = ready!(body.poll_frame(context));
-        if let Some(Ok(frame)) = &frame
-            && let Some(data) = frame.data_ref()
-        {
-            bytes.fetch_add(data.len() as u64, Ordering::Relaxed);
+        let Self { stream: Some(body), upload } = &mut *self else { return Poll::Ready(None) };
+        let mut frame = ready!(body.poll_frame(context, || upload.is_answered.load(Ordering::Relaxed)));
+        match &mut frame {
+            Some(Ok(frame)) => {
+                if let Some(data) = frame.data_ref() {
+                    upload.add(data.len() as u64);
+                }
+                if let Some(trailers) = frame.trailers_mut() {
+                    strict::clean_trailers(trailers);
+                }
+                if body.incoming.is_end_stream() {
+                    upload.end();
+                }
+            }
+            // The first failure counts, and there is only one.
+            Some(Err(error)) => drop(upload.failure.set(error.clone())),
+            None => upload.end(),
         }
         Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {
-        self.stream.as_ref().is_none_or(|(body, _)| body.incoming.is_end_stream())
+        self.stream.as_ref().is_none_or(|body| body.incoming.is_end_stream())
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.stream.as_ref().map_or_else(|| SizeHint::with_exact(0), |(body, _)| body.incoming.size_hint())
+        self.stream.as_ref().map_or_else(|| SizeHint::with_exact(0), |body| body.incoming.size_hint())
     }
 }
 
@@ -104,46 +173,50 @@ impl Body for RequestBody {
 pub(crate) struct ResponseBody {
     source: Source,
     completion: Option<Completion>,
+    pace: Option<Arc<Pace>>,
 }
 
 enum Source {
     /// The engine's own answer.
     Local(Option<Bytes>),
-    /// A backend's; the lease goes with its last frame.
-    Upstream(TimedBody, Option<Lease>),
+    /// A backend's; the lease goes with its last frame. With the bytes of the request's body at the last look.
+    Upstream(TimedBody, Option<Lease>, u64),
 }
 
 impl ResponseBody {
     /// The engine's own answer.
     pub(crate) fn local(bytes: Bytes, completion: Completion) -> Self {
         let bytes = (!bytes.is_empty()).then_some(bytes);
-        let mut body = Self { source: Source::Local(bytes), completion: Some(completion) };
+        let mut body =
+            Self { source: Source::Local(bytes), completion: Some(completion), pace: Pace::of_this_stream() };
         body.finish_if_ended();
         body
     }
 
     /// Nothing, for a response whose account goes on elsewhere.
     pub(crate) fn empty() -> Self {
-        Self { source: Source::Local(None), completion: None }
+        Self { source: Source::Local(None), completion: None, pace: None }
     }
 
     /// A backend's answer.
     pub(crate) fn upstream(incoming: Incoming, lease: Lease, idle_timeout: Duration, completion: Completion) -> Self {
         let stream = TimedBody::new(incoming, idle_timeout);
-        let mut body = Self { source: Source::Upstream(stream, Some(lease)), completion: Some(completion) };
+        let source = Source::Upstream(stream, Some(lease), 0);
+        let mut body = Self { source, completion: Some(completion), pace: Pace::of_this_stream() };
         body.finish_if_ended();
         body
     }
 
-    /// hyper asks for no frame behind the last one that it expects, so the end is looked for after each.
+    /// hyper asks for no frame behind the last one that it expects, so the end is looked for after each: an HTTP/2
+    /// backend may have sent all that it announced and tell the end of the stream only later.
     fn finish_if_ended(&mut self) {
-        if self.is_end_stream() {
+        if self.is_end_stream() || self.size_hint().exact() == Some(0) {
             self.finish();
         }
     }
 
     fn finish(&mut self) {
-        if let Source::Upstream(_, lease) = &mut self.source
+        if let Source::Upstream(_, lease, _) = &mut self.source
             && let Some(lease) = lease.take()
         {
             lease.finish();
@@ -163,12 +236,24 @@ impl Body for ResponseBody {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = &mut *self;
+        if let Some(pace) = &this.pace {
+            pace.asked();
+        }
         let frame = match &mut this.source {
             Source::Local(bytes) => bytes.take().map(|bytes| Ok(Frame::data(bytes))),
-            Source::Upstream(stream, _) => ready!(stream.poll_frame(context)),
+            Source::Upstream(stream, _, seen) => {
+                let upload = this.completion.as_ref().map(|completion| &completion.upload);
+                // A backend that takes in a long upload need not send anything meanwhile.
+                let is_excused =
+                    || upload.is_some_and(|upload| upload.bytes() != std::mem::replace(seen, upload.bytes()));
+                ready!(stream.poll_frame(context, is_excused))
+            }
         };
         match &frame {
             Some(Ok(frame)) => {
+                if let Some(pace) = &this.pace {
+                    pace.given();
+                }
                 if let (Some(data), Some(completion)) = (frame.data_ref(), &mut this.completion) {
                     completion.response_bytes += data.len() as u64;
                 }
@@ -187,14 +272,14 @@ impl Body for ResponseBody {
     fn is_end_stream(&self) -> bool {
         match &self.source {
             Source::Local(bytes) => bytes.is_none(),
-            Source::Upstream(stream, _) => stream.incoming.is_end_stream(),
+            Source::Upstream(stream, ..) => stream.incoming.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.source {
             Source::Local(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
-            Source::Upstream(stream, _) => stream.incoming.size_hint(),
+            Source::Upstream(stream, ..) => stream.incoming.size_hint(),
         }
     }
 }

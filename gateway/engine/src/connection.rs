@@ -22,14 +22,14 @@ use crate::{
     limits::Limits,
     proxy,
     router::Bind,
-    spawn::WorkerExecutor,
+    spawn::StreamExecutor,
     strict::{
         Scheme,
         raw::{Guard, StrictIo},
     },
     telemetry::{DownstreamProtocol, PortMetrics, TlsFailure},
     tls::ListenerTls,
-    watchdog::Progress,
+    watchdog::{Phase, Progress},
     worker::Load,
 };
 
@@ -147,7 +147,8 @@ macro_rules! serve_until_drained {
         let ended = tokio::select! {
             biased;
             ended = connection.as_mut() => Some(ended),
-            () = $progress.aborted() => return,
+            // A client that is idle may be sending its next request just now: HTTP/2 can tell it not to.
+            () = $progress.aborted() => if $progress.phase() == Phase::Idle { None } else { return },
             () = $drain.signaled() => None,
         };
         let ended = match ended {
@@ -194,7 +195,7 @@ where
     let downstream = Arc::new(downstream);
     downstream.progress.multiplexed();
     let limits = &downstream.worker.shared.limits;
-    let connection = http2::Builder::new(WorkerExecutor)
+    let connection = http2::Builder::new(StreamExecutor::new(limits.response_write_idle_timeout))
         .timer(TokioTimer::new())
         .max_concurrent_streams(limits.h2_max_concurrent_streams)
         .max_pending_accept_reset_streams(limits.h2_max_pending_accept_reset_streams)

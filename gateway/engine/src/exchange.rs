@@ -3,20 +3,14 @@
 //!
 //! Invariant: every request whose head was received is counted, logged and traced exactly once, however it ends.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, StatusCode, Version, header, request::Parts};
 use tokio::time::Instant;
 
 use crate::{
-    body::BodyError,
+    body::{BodyError, Upload},
     compile::{ListenerRuntime, RouteRuntime},
     local_reply::Reason,
     telemetry::{ActiveRequest, ActiveSpan, Observation, Record, Telemetry, Text},
@@ -27,12 +21,19 @@ use crate::{
 /// What nginx logs for a client that went away before its response: not a status that is ever sent.
 const CLIENT_CLOSED: u16 = 499;
 
+/// The longest copy that is kept of a client's text: one byte more than is written, which shows that there is more.
+const MAX_KEPT: usize = 1025;
+/// A request that its client gives up sooner was hardly meant.
+const AT_ONCE: Duration = Duration::from_secs(1);
+/// The longest method that is kept; no standard one has more than 17 letters.
+const MAX_METHOD: usize = 32;
+
 /// What is known so far of a request. Dropping it ends the request's account.
 pub(crate) struct Completion {
     pub(crate) started: Instant,
     pub(crate) request_id: HeaderValue,
     pub(crate) response_bytes: u64,
-    pub(crate) request_bytes: Arc<AtomicU64>,
+    pub(crate) upload: Arc<Upload>,
     pub(crate) attempts: u32,
     pub(crate) upstream_duration: Option<Duration>,
     pub(crate) listener: Option<Arc<ListenerRuntime>>,
@@ -46,14 +47,14 @@ pub(crate) struct Completion {
     version: Version,
     host: Text,
     path: Text,
-    user_agent: Option<Text>,
+    user_agent: Option<HeaderValue>,
     client: std::net::SocketAddr,
     status: Option<StatusCode>,
     flag: Option<&'static str>,
     has_ended: bool,
     telemetry: Telemetry,
     _active: ActiveRequest,
-    _busy: RequestGuard,
+    busy: RequestGuard,
 }
 
 impl Completion {
@@ -69,7 +70,7 @@ impl Completion {
             started: Instant::now(),
             request_id,
             response_bytes: 0,
-            request_bytes: Arc::default(),
+            upload: Arc::default(),
             attempts: 0,
             upstream_duration: None,
             listener: None,
@@ -79,25 +80,25 @@ impl Completion {
             endpoint: None,
             span: None,
             is_logged: true,
-            method: parts.method.clone(),
+            method: short(&parts.method),
             version: parts.version,
             host: Text::from(""),
             path: Text::from(""),
-            user_agent: parts.headers.get(header::USER_AGENT).cloned().map(Text::from),
+            user_agent: parts.headers.get(header::USER_AGENT).cloned(),
             client,
             status: None,
             flag: None,
             has_ended: false,
             telemetry: telemetry.clone(),
             _active: telemetry.metrics.request_started(),
-            _busy: busy,
+            busy,
         }
     }
 
     /// Notes the canonical host and path.
     pub(crate) fn canonical(&mut self, host: &str, path: &str) {
-        self.host = Text::from(Bytes::copy_from_slice(host.as_bytes()));
-        self.path = Text::from(Bytes::copy_from_slice(path.as_bytes()));
+        self.host = kept(host.as_bytes());
+        self.path = kept(path.as_bytes());
     }
 
     /// Notes that the engine answers by itself.
@@ -137,7 +138,7 @@ impl Completion {
         };
         Record {
             time: self.telemetry.wall_clock(self.started),
-            request_id: Text::from(self.request_id.clone()),
+            request_id: kept(self.request_id.as_bytes()),
             method: self.method.clone(),
             host: self.host.clone(),
             path: self.path.clone(),
@@ -150,20 +151,33 @@ impl Completion {
             backend: self.backend.as_ref().map(|backend| backend.label.clone()),
             endpoint: self.endpoint.as_ref().map(|endpoint| endpoint.address),
             attempts: self.attempts,
-            request_bytes: self.request_bytes.load(Ordering::Relaxed),
+            request_bytes: self.upload.bytes(),
             response_bytes: self.response_bytes,
             duration,
             upstream_duration: self.upstream_duration,
             client: self.client,
-            user_agent: self.user_agent.clone(),
+            user_agent: self.user_agent.as_ref().map(|agent| kept(agent.as_bytes())),
             trace: self.span.as_ref().map(ActiveSpan::trace),
         }
     }
 }
 
+/// A copy of `bytes`: a record that waits in the log's queue must not hold the whole head that they came in.
+fn kept(bytes: &[u8]) -> Text {
+    Text::from(Bytes::copy_from_slice(bytes.get(..MAX_KEPT).unwrap_or(bytes)))
+}
+
+fn short(method: &Method) -> Method {
+    let cut = method.as_str().get(..MAX_METHOD).and_then(|start| Method::from_bytes(start.as_bytes()).ok());
+    cut.unwrap_or_else(|| method.clone())
+}
+
 impl Drop for Completion {
     fn drop(&mut self) {
         let record = self.record();
+        if self.status.is_none() && record.duration < AT_ONCE {
+            self.busy.given_up();
+        }
         match &self.route {
             Some(route) => route.metrics.observe(record.status),
             None => self.telemetry.metrics.unmatched().observe(record.status),

@@ -3,7 +3,7 @@
 //! Invariants: a request sees one configuration (it is loaded once, to find the rule, and the rule holds the rest).
 //! Whatever fails is answered from the table of local replies; a panic answers 500 and ends nothing else.
 
-use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{panic::AssertUnwindSafe, pin::pin, sync::Arc, time::Duration};
 
 use control_plane_model::{BackendProtocol, RouteKind};
 use futures::FutureExt as _;
@@ -67,6 +67,8 @@ pub(crate) async fn serve<F: FilterSet>(
             response.map(|()| ResponseBody::empty())
         }
         Err(reply) => {
+            // Most that is refused never looked the configuration up.
+            completion.is_logged = shared.config.load().is_access_logged();
             let response = reply.render(&context);
             completion.replied(response.status(), reply.reason());
             response.map(|bytes| ResponseBody::local(bytes, completion))
@@ -204,7 +206,7 @@ impl<F: FilterSet> Exchange<'_, F> {
         self.on_attempt(&mut head);
         finish_head(&mut head, protocol, upgrade.as_ref())?;
         let idle = self.downstream.worker.shared.limits.request_body_idle_timeout;
-        let body = RequestBody::new(incoming, idle, &completion.request_bytes);
+        let body = RequestBody::new(incoming, idle, completion.upload.clone());
         let request = Request::from_parts(head, body);
         let (response, lease) = self.send(slot, protocol, request, completion).await?;
         self.answer(response, lease, upgrade, client_upgrade)
@@ -265,9 +267,17 @@ impl<F: FilterSet> Exchange<'_, F> {
         let limits = &worker.shared.limits;
         let metrics = &worker.shared.telemetry.metrics;
         let started = Instant::now();
-        let limit = self.rule.timeouts.backend_request.unwrap_or(limits.response_head_timeout);
-        let sending = upstream::send(endpoint, worker.id, protocol, request, limits);
-        let sent = tokio::time::timeout(limit, sending).await;
+        let own_limit = self.rule.timeouts.backend_request;
+        let limit = own_limit.unwrap_or(limits.response_head_timeout);
+        let mut sending = pin!(upstream::send(endpoint, worker.id, protocol, request, limits));
+        let sent = loop {
+            let before = completion.upload.bytes();
+            match tokio::time::timeout(limit, sending.as_mut()).await {
+                // Without a limit of the rule's own, an upload takes the time that it takes, while it goes on.
+                Err(_) if own_limit.is_none() && completion.upload.bytes() != before => {}
+                ended => break ended,
+            }
+        };
         let now = Instant::now();
         let elapsed = now.saturating_duration_since(started);
         completion.upstream_duration = Some(elapsed);
@@ -281,9 +291,11 @@ impl<F: FilterSet> Exchange<'_, F> {
             Ok(Err(error)) => AttemptError::from(error),
             Err(_) => AttemptError { failure: AttemptFailure::Timeout(limit), unsent: None },
         };
-        // A failure counts as the slowest answer, so that the endpoint is avoided for a while.
-        endpoint.observe(worker.id, limits.response_head_timeout, now);
-        metrics.attempt_failed(&slot.metrics, error.failure.kind());
+        if !matches!(error.failure, AttemptFailure::Send(SendFailure::Client(_))) {
+            // A failure counts as the slowest answer, so that the endpoint is avoided for a while.
+            endpoint.observe(worker.id, limits.response_head_timeout, now);
+            metrics.attempt_failed(&slot.metrics, error.failure.kind());
+        }
         Err(error)
     }
 
@@ -372,20 +384,21 @@ fn finish_head(head: &mut Parts, protocol: Protocol, upgrade: Option<&Upgrade>) 
 
 /// Removes from a backend's response what ends at this hop (RFC 9110 section 7.6.1).
 fn remove_hop_by_hop(headers: &mut HeaderMap) {
-    if let Some(nominated) = headers.remove(header::CONNECTION) {
-        for name in nominated.as_bytes().split(|byte| *byte == b',') {
-            // What frames the message is hyper's to write; what is not a name names nothing.
-            if let Ok(name) = HeaderName::from_bytes(name.trim_ascii())
-                && name != header::CONTENT_LENGTH
-            {
-                headers.remove(name);
-            }
-        }
-    }
-    for name in [header::TRANSFER_ENCODING, header::UPGRADE] {
+    let options =
+        headers.get_all(header::CONNECTION).iter().flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
+    // What frames the message is hyper's to write; what is not a name names nothing.
+    let nominated: Vec<HeaderName> = options
+        .filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())
+        .filter(|name| *name != header::CONTENT_LENGTH && *name != header::TRANSFER_ENCODING)
+        .collect();
+    for name in nominated {
         headers.remove(name);
     }
-    for name in ["keep-alive", "proxy-connection"] {
+    // The length beside a transfer coding counts for nothing (RFC 9112 section 6.3), so nobody may count on it.
+    if headers.remove(header::TRANSFER_ENCODING).is_some() {
+        headers.remove(header::CONTENT_LENGTH);
+    }
+    for name in ["connection", "upgrade", "keep-alive", "proxy-connection"] {
         headers.remove(name);
     }
 }

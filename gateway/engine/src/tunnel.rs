@@ -1,6 +1,6 @@
 //! An upgraded connection: bytes in both directions until one side ends or both are silent for too long.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::sync::Arc;
 
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
@@ -38,7 +38,7 @@ impl Tunnel {
             tokio::select! {
                 copied = tokio::io::copy_bidirectional(&mut client, &mut backend) => {
                     if let Ok((up, down)) = copied {
-                        completion.request_bytes.fetch_add(up, Ordering::Relaxed);
+                        completion.upload.add(up);
                         completion.response_bytes += down;
                     }
                     completion.body_ended();

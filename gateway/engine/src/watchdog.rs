@@ -19,6 +19,9 @@ use crate::limits::Limits;
 /// How often connections are looked at.
 pub(crate) const TICK: Duration = Duration::from_millis(500);
 
+/// So many requests that are given up at once are no accident.
+const MANY_GIVEN_UP: u32 = 500;
+
 /// What a connection is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -60,6 +63,9 @@ pub(crate) struct Progress {
     phase: AtomicU8,
     /// Requests under way.
     requests: AtomicU32,
+    /// Requests in all, and those among them that the client gave up at once.
+    begun: AtomicU32,
+    given_up: AtomicU32,
     /// Whether it is HTTP/2, where bytes that come need not be a request's head.
     is_multiplexed: AtomicBool,
     /// Tick of the last change of phase or progress within it.
@@ -89,6 +95,7 @@ impl Progress {
     /// A request begins; the connection is busy until the guard goes.
     pub(crate) fn request(self: &Arc<Self>) -> RequestGuard {
         self.requests.fetch_add(1, Ordering::Relaxed);
+        self.begun.fetch_add(1, Ordering::Relaxed);
         self.enter(Phase::Busy);
         RequestGuard(self.clone())
     }
@@ -119,6 +126,9 @@ impl Progress {
         if self.write_blocked_since.load(Ordering::Relaxed) != 0 {
             self.write_blocked_since.store(0, Ordering::Relaxed);
         }
+        if self.phase() == Phase::Tunnel {
+            self.enter(Phase::Tunnel);
+        }
     }
 
     /// Waits until the watchdog gives the connection up. Cancel-safe.
@@ -141,6 +151,17 @@ impl Progress {
 /// A request under way.
 #[derive(Debug)]
 pub(crate) struct RequestGuard(Arc<Progress>);
+
+impl RequestGuard {
+    /// The client reset the request's stream as soon as it had opened it. A connection on which most requests are that
+    /// is an attack: each has cost a request to a backend (CVE-2023-44487).
+    pub(crate) fn given_up(&self) {
+        let given_up = self.0.given_up.fetch_add(1, Ordering::Relaxed) + 1;
+        if given_up >= MANY_GIVEN_UP && given_up >= self.0.begun.load(Ordering::Relaxed) / 2 {
+            self.0.abort.notify_one();
+        }
+    }
+}
 
 impl Drop for RequestGuard {
     fn drop(&mut self) {
@@ -168,6 +189,8 @@ impl Watchdog {
             clock: self.clock.clone(),
             phase: AtomicU8::new(Phase::Idle as u8),
             requests: AtomicU32::new(0),
+            begun: AtomicU32::new(0),
+            given_up: AtomicU32::new(0),
             is_multiplexed: AtomicBool::new(false),
             since: AtomicU64::new(self.clock.0.load(Ordering::Relaxed)),
             write_blocked_since: AtomicU64::new(0),
@@ -243,6 +266,35 @@ mod tests {
         assert_eq!(ticks_until_abort(&watchdog, &progress, &limits, 10), Some(3));
         progress.written();
         assert_eq!(ticks_until_abort(&watchdog, &progress, &limits, 10), None);
+    }
+
+    #[test]
+    fn a_tunnel_is_not_silent_while_bytes_go_either_way() {
+        let limits = Limits { upgrade_idle_timeout: TICK * 4, ..Limits::default() };
+        let watchdog = Watchdog::new();
+        let progress = watchdog.watch();
+        progress.enter(Phase::Tunnel);
+        for note in [Progress::read, Progress::written] {
+            assert_eq!(ticks_until_abort(&watchdog, &progress, &limits, 3), None);
+            note(&progress);
+        }
+        assert_eq!(ticks_until_abort(&watchdog, &progress, &limits, 10), Some(5));
+    }
+
+    #[test]
+    fn a_connection_whose_requests_are_mostly_given_up_at_once_is_given_up() {
+        let watchdog = Watchdog::new();
+        let (honest, attacker) = (watchdog.watch(), watchdog.watch());
+        for _ in 0..MANY_GIVEN_UP {
+            assert!(attacker.aborted().now_or_never().is_none());
+            attacker.request().given_up();
+            for _ in 0..3 {
+                drop(honest.request());
+            }
+            honest.request().given_up();
+        }
+        assert!(attacker.aborted().now_or_never().is_some());
+        assert!(honest.aborted().now_or_never().is_none());
     }
 
     #[test]

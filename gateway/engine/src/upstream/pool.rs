@@ -1,10 +1,10 @@
 //! Sending one request to one endpoint: on an idle connection of this worker, or on a new one.
 //!
-//! Invariant: an HTTP/1.1 connection goes back to the pool only after its response body was read to the end, and never
-//! after an upgrade was asked for. A request whose bytes may have reached the endpoint is never sent twice here.
+//! Invariant: an HTTP/1.1 connection goes back to the pool only after its request's body was sent and its response's
+//! body read to the end, and never after an upgrade was asked for. A request whose bytes may have reached the endpoint is never sent twice here.
 
 use std::{
-    error::Error as _,
+    convert::Infallible,
     io,
     sync::{
         Arc,
@@ -19,26 +19,29 @@ use hyper::{
 };
 use kit_process::error::chain;
 use parking_lot::Mutex;
-use tokio::time::Instant;
+use tokio::{sync::oneshot, time::Instant};
 
 use super::{Endpoint, Protocol, WorkerId, connect};
 use crate::{
-    body::{BodyError, RequestBody},
+    body::{BodyError, RequestBody, Upload},
     limits::Limits,
     telemetry::ExchangeFailure,
 };
 
 /// Streams on one HTTP/2 connection before another one is opened.
-const STREAMS_PER_CONNECTION: usize = 100;
+pub(super) const STREAMS_PER_CONNECTION: u32 = 100;
 
-/// An HTTP/1.1 connection that serves one request at a time.
+/// An HTTP/1.1 connection that serves one request at a time. Dropping it closes the connection at once, even where the
+/// endpoint takes no more of a request.
 pub(super) struct Http1Connection {
     sender: http1::SendRequest<RequestBody>,
+    _alive: oneshot::Sender<Infallible>,
 }
 
 impl Http1Connection {
-    pub(super) fn new(sender: http1::SendRequest<RequestBody>) -> Self {
-        Self { sender }
+    /// The connection of `sender`, whose task ends with the other side of `alive`.
+    pub(super) fn new(sender: http1::SendRequest<RequestBody>, alive: oneshot::Sender<Infallible>) -> Self {
+        Self { sender, _alive: alive }
     }
 
     pub(super) fn is_closed(&self) -> bool {
@@ -69,7 +72,7 @@ impl Http2Connection {
     }
 
     pub(super) fn has_room(&self) -> bool {
-        self.usage.streams.load(Ordering::Relaxed) < STREAMS_PER_CONNECTION
+        self.usage.streams.load(Ordering::Relaxed) < STREAMS_PER_CONNECTION as usize
     }
 
     pub(super) fn is_idle_since(&self, before: Instant) -> bool {
@@ -85,6 +88,7 @@ pub(crate) struct Lease {
     /// Idle connections that the endpoint keeps; 0 where this one must not be used again.
     max_idle: usize,
     is_reused: bool,
+    upload: Arc<Upload>,
 }
 
 enum Leased {
@@ -106,10 +110,12 @@ impl Lease {
         self.is_reused
     }
 
-    /// Gives the connection back: the response's body has ended.
+    /// Gives the connection back: the response's body has ended. One that still waits for the client's body would have
+    /// the next request wait as well, so it is closed.
     pub(crate) fn finish(mut self) {
+        let may_stay = self.max_idle > 0 && self.upload.has_ended();
         match std::mem::replace(&mut self.connection, Leased::Nothing) {
-            Leased::Http1(connection) if !connection.is_closed() && self.max_idle > 0 => {
+            Leased::Http1(connection) if may_stay && !connection.is_closed() => {
                 self.endpoint.keep_idle(self.worker, connection, self.max_idle);
             }
             other => self.connection = other,
@@ -118,6 +124,15 @@ impl Lease {
 }
 
 impl Lease {
+    /// Why its request got no response. (With HTTP/2, hyper's error does not tell that the client's body was the cause.)
+    fn failed(&self, error: hyper::Error, unsent: Option<Request<RequestBody>>) -> SendError {
+        let failure = match self.upload.failure() {
+            Some(error) => SendFailure::Client(error.clone()),
+            None => SendFailure::Exchange(error),
+        };
+        SendError { failure, unsent: unsent.map(Box::new) }
+    }
+
     /// Lets the connection go: closes it, or leaves it to the other streams.
     fn release(&mut self) {
         if let Leased::Http2(usage) = std::mem::replace(&mut self.connection, Leased::Nothing) {
@@ -129,6 +144,7 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
+        self.upload.set_answered(false);
         self.release();
         self.endpoint.end(self.worker);
     }
@@ -188,11 +204,16 @@ pub(crate) async fn send(
         connection: Leased::Nothing,
         max_idle: limits.upstream_max_idle_per_endpoint,
         is_reused: false,
+        upload: request.body().upload().clone(),
     };
-    match protocol {
+    let sent = match protocol {
         Protocol::Http1 => send_http1(lease, request, limits).await,
         Protocol::Http2 => send_http2(lease, request, limits).await,
+    };
+    if let Ok((_, lease)) = &sent {
+        lease.upload.set_answered(true);
     }
+    sent
 }
 
 async fn send_http1(
@@ -223,7 +244,7 @@ async fn send_http1(
             Err(mut error) => match error.take_message() {
                 // The endpoint closed an idle connection just now: the next one, or a new one, will do.
                 Some(unsent) if is_reused => request = unsent,
-                unsent => return Err(SendError::exchange(error.into_error(), unsent)),
+                unsent => return Err(lease.failed(error.into_error(), unsent)),
             },
         }
     }
@@ -257,7 +278,7 @@ async fn send_http2(
                     lease.release();
                     request = unsent;
                 }
-                unsent => return Err(SendError::exchange(error.into_error(), unsent)),
+                unsent => return Err(lease.failed(error.into_error(), unsent)),
             },
         }
     }
@@ -266,13 +287,5 @@ async fn send_http2(
 impl SendError {
     fn connect(error: io::Error, request: Request<RequestBody>) -> Self {
         Self { failure: SendFailure::Connect(error), unsent: Some(Box::new(request)) }
-    }
-
-    fn exchange(error: hyper::Error, unsent: Option<Request<RequestBody>>) -> Self {
-        let failure = match error.source().and_then(|source| source.downcast_ref::<BodyError>()) {
-            Some(error) => SendFailure::Client(error.clone()),
-            None => SendFailure::Exchange(error),
-        };
-        Self { failure, unsent: unsent.map(Box::new) }
     }
 }

@@ -7,6 +7,8 @@ mod panic;
 #[cfg(test)]
 mod proxying;
 #[cfg(test)]
+mod robustness;
+#[cfg(test)]
 mod strictness;
 #[cfg(test)]
 mod tls;

@@ -1,0 +1,335 @@
+//! Clients and backends that stop half way, answer early or break the rules, and configuration that changes under them.
+
+use std::{convert::Infallible, future::Future, net::SocketAddr, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use control_plane_model::{
+    AccessLog, BackendProtocol, Delta, Gateway, GatewayKey, Listener, ListenerKey, ListenerProtocol, ObjectName,
+    Resource, ResourceKey, TlsTermination,
+};
+use gateway_engine::limits::Limits;
+use http::{HeaderMap, Request, Response, StatusCode};
+use http_body_util::{BodyExt as _, Full, StreamBody, combinators::UnsyncBoxBody};
+use hyper::{
+    body::{Frame, Incoming},
+    service::service_fn,
+};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream},
+    sync::mpsc,
+    time::timeout,
+};
+use tokio_stream::wrappers::ReceiverStream;
+
+use crate::harness::{Proxy, backend, collect, listener, listener_key, request, route, rule, saying, spawn, upstream};
+
+/// Longer than anything here takes that does not hang.
+const SOON: Duration = Duration::from_secs(8);
+
+type AnyBody = UnsyncBoxBody<Bytes, Infallible>;
+
+fn to(protocol: BackendProtocol, address: SocketAddr) -> Vec<Resource> {
+    let mut objects = backend("one", protocol, &[address]).to_vec();
+    objects.push(route("all", vec![rule("/", &[("one", 1)])]));
+    objects
+}
+
+/// An upstream that does with each of its connections as `serve` says.
+async fn raw_upstream<R>(serve: impl Fn(TcpStream) -> R + Send + 'static) -> SocketAddr
+where
+    R: Future<Output = ()> + Send + 'static,
+{
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            spawn(serve(stream));
+        }
+    });
+    address
+}
+
+/// An HTTP/2 upstream whose answers may be streams.
+async fn streaming<R>(answer: impl Fn(Request<Incoming>) -> R + Clone + Send + Sync + 'static) -> SocketAddr
+where
+    R: Future<Output = Response<AnyBody>> + Send + 'static,
+{
+    raw_upstream(move |stream| {
+        let answer = answer.clone();
+        async move {
+            let service = service_fn(move |request| {
+                let answer = answer(request);
+                async move { Ok::<_, Infallible>(answer.await) }
+            });
+            let server = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+            drop(server.serve_connection(TokioIo::new(stream), service).await);
+        }
+    })
+    .await
+}
+
+/// An HTTP/2 client of the proxy whose stream windows are small.
+async fn http2<B>(proxy: &Proxy) -> hyper::client::conn::http2::SendRequest<B>
+where
+    B: http_body::Body<Data = Bytes, Error = Infallible> + Send + Unpin + 'static,
+{
+    let mut builder = hyper::client::conn::http2::Builder::new(TokioExecutor::new());
+    builder.initial_stream_window_size(65_535).initial_connection_window_size(4 << 20);
+    let (client, connection) = builder.handshake(TokioIo::new(proxy.connect().await)).await.unwrap();
+    spawn(async move { drop(connection.await) });
+    client
+}
+
+/// Everything up to the end of a response's head.
+async fn read_head(stream: &mut TcpStream) -> String {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(timeout(SOON, stream.read_u8()).await.unwrap().unwrap());
+    }
+    String::from_utf8(head).unwrap()
+}
+
+#[tokio::test]
+async fn an_answer_before_the_end_of_the_upload_holds_up_no_later_request() {
+    let (closed, mut closings) = mpsc::channel(16);
+    let address = raw_upstream(move |mut stream| {
+        let closed = closed.clone();
+        async move {
+            let head = read_head(&mut stream).await;
+            if head.starts_with("GET") {
+                stream.write_all(b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 2\r\n\r\nok").await.unwrap();
+                return;
+            }
+            stream.write_all(b"HTTP/1.1 413 Large\r\ncontent-length: 2\r\n\r\nno").await.unwrap();
+            drop(stream.read_to_end(&mut Vec::new()).await);
+            closed.send(()).await.unwrap();
+        }
+    })
+    .await;
+    let proxy = Proxy::start(to(BackendProtocol::Http1, address)).await;
+    let mut uploads = Vec::new();
+    // Enough for each worker to have one.
+    for _ in 0..4 {
+        let mut client = proxy.connect().await;
+        client.write_all(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 1000000\r\n\r\nbegin").await.unwrap();
+        assert!(read_head(&mut client).await.starts_with("HTTP/1.1 413 "));
+        uploads.push(client);
+    }
+    for _ in 0..4 {
+        let response = timeout(SOON, proxy.get("/")).await.expect("it waits for another client's upload");
+        assert_eq!(response.status(), StatusCode::OK);
+    }
+    for _ in &uploads {
+        timeout(SOON, closings.recv()).await.expect("the upstream connection stays open").unwrap();
+    }
+}
+
+#[tokio::test]
+async fn clients_that_do_not_read_hold_up_no_other_clients_responses_from_an_http2_backend() {
+    let big = Bytes::from(vec![b'x'; 32 << 20]);
+    let address = upstream(move |request| {
+        let body = if request.uri().path() == "/big" { big.clone() } else { Bytes::from_static(b"small") };
+        async move { Response::new(Full::new(body)) }
+    })
+    .await;
+    let proxy = Proxy::start(to(BackendProtocol::H2c, address)).await;
+    let mut stalled = Vec::new();
+    for _ in 0..16 {
+        let mut client = proxy.connect().await;
+        client.write_all(b"GET /big HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+        assert!(read_head(&mut client).await.starts_with("HTTP/1.1 200 "));
+        stalled.push(client);
+    }
+    for _ in 0..200 {
+        let response = timeout(SOON, proxy.get("/")).await.expect("it waits for clients that do not read");
+        assert_eq!(response.body(), "small");
+    }
+}
+
+/// A request body that the test sends piece by piece.
+fn pieces() -> (mpsc::Sender<Result<Frame<Bytes>, Infallible>>, AnyBody) {
+    let (sender, receiver) = mpsc::channel(1);
+    (sender, StreamBody::new(ReceiverStream::new(receiver)).boxed_unsync())
+}
+
+fn data(text: &'static str) -> Frame<Bytes> {
+    Frame::data(Bytes::from_static(text.as_bytes()))
+}
+
+#[tokio::test]
+async fn a_stream_of_messages_may_pause_while_its_response_is_under_way() {
+    let address = streaming(|request| async move {
+        let (sender, body) = pieces();
+        spawn(async move {
+            let mut incoming = request.into_body();
+            while let Some(Ok(frame)) = incoming.frame().await {
+                drop(sender.send(Ok(frame)).await);
+            }
+        });
+        Response::new(body)
+    })
+    .await;
+    let limits = Limits { request_body_idle_timeout: Duration::from_millis(100), ..Limits::default() };
+    let proxy = Proxy::start_with(limits, to(BackendProtocol::H2c, address)).await;
+    let mut client = http2(&proxy).await;
+    let (sender, body) = pieces();
+    sender.send(Ok(data("one"))).await.unwrap();
+    let request = Request::post("http://test.example/").body(body).unwrap();
+    let mut response = timeout(SOON, client.send_request(request)).await.unwrap().unwrap();
+    let first = response.frame().await.unwrap().unwrap().into_data().unwrap();
+    assert_eq!(first, "one");
+    // The pause is what is tested: it is longer than the limit.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    sender.send(Ok(data("two"))).await.unwrap();
+    drop(sender);
+    assert_eq!(timeout(SOON, response.collect()).await.unwrap().unwrap().to_bytes(), "two");
+}
+
+#[tokio::test]
+async fn an_upload_that_goes_on_is_not_given_up_and_one_that_stops_is_the_clients_fault() {
+    for protocol in [BackendProtocol::Http1, BackendProtocol::H2c] {
+        let address = upstream(|request| async move {
+            let length = request.into_body().collect().await.map_or(0, |body| body.to_bytes().len());
+            Response::new(Full::from(length.to_string()))
+        })
+        .await;
+        let limits = Limits {
+            request_body_idle_timeout: Duration::from_millis(700),
+            response_head_timeout: Duration::from_millis(700),
+            ..Limits::default()
+        };
+        let proxy = Proxy::start_with(limits, to(protocol, address)).await;
+        let mut client = proxy.connect().await;
+        let head = b"POST / HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-length: 20\r\n\r\n";
+        client.write_all(head).await.unwrap();
+        for _ in 0..20 {
+            client.write_all(b"x").await.unwrap();
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        let mut answer = String::new();
+        timeout(SOON, client.read_to_string(&mut answer)).await.unwrap().unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("20"), "{answer}");
+
+        let limits = Limits { request_body_idle_timeout: Duration::from_millis(200), ..Limits::default() };
+        let proxy = Proxy::start_with(limits, to(protocol, address)).await;
+        let mut client = proxy.connect().await;
+        client.write_all(head).await.unwrap();
+        client.write_all(b"x").await.unwrap();
+        let answer = read_head(&mut client).await;
+        assert!(answer.starts_with("HTTP/1.1 408 ") && answer.contains("request_timeout"), "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn an_http2_client_that_shuts_its_window_loses_the_stream_and_no_other() {
+    let big = Bytes::from(vec![b'x'; 1 << 20]);
+    let address = upstream(move |request| {
+        let body = if request.uri().path() == "/big" { big.clone() } else { Bytes::from_static(b"small") };
+        async move { Response::new(Full::new(body)) }
+    })
+    .await;
+    let limits = Limits { response_write_idle_timeout: Duration::from_millis(300), ..Limits::default() };
+    let proxy = Proxy::start_with(limits, to(BackendProtocol::Http1, address)).await;
+    let mut client = http2(&proxy).await;
+    let get = |path: &str| Request::get(format!("http://test.example{path}")).body(Full::<Bytes>::default()).unwrap();
+    let stalled = client.send_request(get("/big")).await.unwrap();
+    let line = proxy.log.lines(1).await.remove(0);
+    assert_eq!((&line["path"], &line["flag"]), (&"/big".into(), &"client_closed".into()));
+    assert_eq!(collect(client.send_request(get("/")).await.unwrap()).await.body(), "small");
+    assert!(stalled.collect().await.is_err(), "the stream was reset");
+}
+
+#[tokio::test]
+async fn an_http2_client_that_is_idle_is_told_before_its_connection_closes() {
+    let limits = Limits { downstream_idle_timeout: Duration::from_millis(500), ..Limits::default() };
+    let proxy = Proxy::start_with(limits, to(BackendProtocol::Http1, saying("x").await)).await;
+    let mut client = proxy.connect().await;
+    client.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
+    let mut frames = Vec::new();
+    drop(timeout(SOON, client.read_to_end(&mut frames)).await.expect("it stays open"));
+    let mut kinds = Vec::new();
+    let mut rest = frames.as_slice();
+    while let [a, b, c, kind, _, _, _, _, _, payload @ ..] = rest {
+        kinds.push(*kind);
+        rest = payload.get(usize::from(*a) << 16 | usize::from(*b) << 8 | usize::from(*c)..).unwrap_or_default();
+    }
+    const GOAWAY: u8 = 7;
+    assert!(kinds.contains(&GOAWAY), "{kinds:?}");
+}
+
+#[tokio::test]
+async fn what_ends_at_a_backends_hop_does_not_reach_the_client() {
+    let address = raw_upstream(|mut stream| async move {
+        read_head(&mut stream).await;
+        let answer = "HTTP/1.1 200 OK\r\nconnection: x-one\r\nconnection: x-two\r\nx-one: 1\r\nx-two: 2\r\nx-three: 3\r\n\
+                      content-length: 3\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n";
+        stream.write_all(answer.as_bytes()).await.unwrap();
+        drop(stream.read_u8().await);
+    })
+    .await;
+    let proxy = Proxy::start(to(BackendProtocol::Http1, address)).await;
+    let response = proxy.get("/").await;
+    assert_eq!(response.body(), "hello", "the chunks count, not the length beside them");
+    let mut names: Vec<_> = response.headers().keys().map(http::HeaderName::as_str).collect();
+    names.sort_unstable();
+    assert_eq!(names, ["date", "transfer-encoding", "x-three"]);
+}
+
+#[tokio::test]
+async fn a_whole_response_counts_as_whole_although_its_stream_ends_later() {
+    let address = streaming(|_| async {
+        let trailers = HeaderMap::from_iter([("x-last".parse().unwrap(), "end".parse().unwrap())]);
+        let body = Full::new(Bytes::from("data")).with_trailers(std::future::ready(Some(Ok(trailers))));
+        Response::builder().header("content-length", 4).body(body.boxed_unsync()).unwrap()
+    })
+    .await;
+    let proxy = Proxy::start(to(BackendProtocol::H2c, address)).await;
+    assert_eq!(proxy.get("/").await.body(), "data");
+    assert_eq!(proxy.log.lines(1).await[0]["flag"], serde_json::Value::Null);
+}
+
+#[tokio::test]
+async fn a_log_line_is_short_whatever_the_client_sends_and_there_is_none_where_none_is_wanted() {
+    let proxy = Proxy::start(to(BackendProtocol::Http1, saying("x").await)).await;
+    let gateway =
+        |access_log| Resource::Gateway(Arc::new(Gateway { key: listener_key().gateway, access_log, tracing: None }));
+    assert_eq!(proxy.upsert([gateway(AccessLog::Off)]).await, []);
+    let ask = async |head: String| {
+        let mut client = proxy.connect().await;
+        client.write_all(head.as_bytes()).await.unwrap();
+        read_head(&mut client).await
+    };
+    assert!(ask("GET / HTTP/1.1\r\n\r\n".into()).await.starts_with("HTTP/1.1 400 "));
+    assert_eq!(proxy.upsert([gateway(AccessLog::Json)]).await, []);
+    let (method, agent, path) = ("M".repeat(5_000), "a".repeat(5_000), "p".repeat(5_000));
+    ask(format!("{method} /{path} HTTP/1.1\r\nhost: a\r\nuser-agent: {agent}\r\n\r\n")).await;
+    let line = proxy.log.lines(1).await.remove(0);
+    let length = |field: &str| line[field].as_str().unwrap().len();
+    assert_eq!((length("method"), length("user_agent"), length("path")), (32, 1024, 1024));
+}
+
+#[tokio::test]
+async fn a_port_passes_from_one_gateways_listener_to_anothers_in_one_delta() {
+    let proxy = Proxy::start(to(BackendProtocol::Http1, saying("x").await)).await;
+    let gateway = GatewayKey(ObjectName::new("test", "other"));
+    let key = ListenerKey { gateway, ..listener_key() };
+    let Resource::Listener(old) = listener(proxy.port, ListenerProtocol::Http) else { unreachable!() };
+    let new = Resource::Listener(Arc::new(Listener { key, ..Listener::clone(&old) }));
+    let removed = vec![ResourceKey::Listener(listener_key())];
+    assert_eq!(proxy.engine.apply(Delta { upserted: vec![new], removed }).await, []);
+    assert_eq!(proxy.get("/").await.headers()["x-nebula-reason"], "no_route");
+}
+
+#[tokio::test]
+async fn a_connection_without_tls_ends_its_service_when_the_listener_turns_to_https() {
+    let proxy = Proxy::start(to(BackendProtocol::Http1, saying("secret").await)).await;
+    let mut client = proxy.client().await;
+    assert_eq!(collect(client.send_request(request("/")).await.unwrap()).await.body(), "secret");
+    let https = ListenerProtocol::Https(TlsTermination { certificates: Vec::new() });
+    assert_eq!(proxy.upsert([listener(proxy.port, https)]).await, []);
+    client.ready().await.unwrap();
+    let response = collect(client.send_request(request("/")).await.unwrap()).await;
+    assert_eq!(response.status(), StatusCode::MISDIRECTED_REQUEST);
+}
