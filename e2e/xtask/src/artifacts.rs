@@ -50,7 +50,7 @@ impl Artifact {
             Self::Pause => ("pause", "e2e/cluster/pause", &["build", "."]),
             Self::CoreDns => ("coredns", "e2e/cluster/coredns", &["build", "."]),
             Self::Helm => ("helm", "e2e/cluster/helm", &["build", "helm.sh/helm/v3/cmd/helm"]),
-            Self::Kubectl => ("kubectl", "e2e/cluster/kubenode", &["build", "k8s.io/kubernetes/cmd/kubectl"]),
+            Self::Kubectl => ("kubectl", "e2e/cluster/kubectl", &["build", "."]),
             Self::ConformanceSuite => ("conformance-suite", "e2e/conformance", &["test", "-c", "."]),
             Self::EchoBasic => {
                 ("echo-basic", "e2e/conformance", &["build", "sigs.k8s.io/gateway-api/conformance/echo-basic"])
