@@ -2,7 +2,7 @@
 
 use std::{num::NonZeroUsize, sync::Arc, time::Duration};
 
-use control_plane_model::{Delta, Resource};
+use control_plane_model::{Delta, ListenerKey, Resource};
 use gateway_engine::{
     EngineOptions, Refused,
     limits::Limits,
@@ -78,6 +78,11 @@ impl Proxy {
         };
         self.metrics.config_applied(outcome, SystemClock.now());
         refused
+    }
+
+    /// Listeners whose port could not be opened.
+    pub async fn unopened(&self) -> Vec<ListenerKey> {
+        self.engine.unopened().await
     }
 
     /// The configuration in force, without secrets.

@@ -95,7 +95,10 @@ pub async fn run(settings: Settings, mut registry: Registry, terminated: impl As
         (Source::Files(root), _) => {
             let demo_address = demo::serve(&tasks).await.map_err(StartError::Demo)?;
             let source = FilesSource::start(root.clone(), proxy.clone(), problems, demo_address).await?;
-            if let Some((listener, error)) = source.refused_listeners().next() {
+            // Any other refusal concerns one object, and the rest is served.
+            let unopened = proxy.unopened().await;
+            let taken = source.refused_listeners().find(|(listener, _)| unopened.contains(&listener.key));
+            if let Some((listener, error)) = taken {
                 return Err(StartError::Listener {
                     listener: listener.key.to_string(),
                     port: listener.port.get(),

@@ -118,6 +118,14 @@ impl<F: FilterSet> Engine<F> {
         serde_json::json!({ "listeners": listeners, "objects": objects })
     }
 
+    /// Listeners in force whose port could not be opened.
+    pub async fn unopened(&self) -> Vec<ListenerKey> {
+        let control = self.control.lock().await;
+        let listeners = control.compiler.snapshot.listeners.values();
+        let closed = listeners.filter(|listener| !Bind::of(listener).all(|bind| control.sockets.is_open(bind)));
+        closed.map(|listener| listener.key.clone()).collect()
+    }
+
     /// Client connections that are open.
     pub fn connections(&self) -> usize {
         self.shared.connections()

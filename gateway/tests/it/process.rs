@@ -167,3 +167,19 @@ async fn a_second_signal_ends_the_drain_at_once() {
     gateway.signal(Signal::SIGINT);
     assert_eq!(gateway.exit().await.code(), Some(0));
 }
+
+#[tokio::test]
+async fn during_the_drain_delay_it_is_not_ready_but_serves_on() {
+    let folder = one_backend().await;
+    let mut gateway = Gateway::start_with(folder.path(), &["--drain-delay", "10m"]);
+    gateway.is_ready().await;
+    gateway.signal(Signal::SIGTERM);
+    eventually("not ready", || async {
+        (try_get(gateway.telemetry, "/readyz").await.ok()?.status == 503).then_some(())
+    })
+    .await;
+    // A connection of its own: the ports are open still.
+    assert_eq!(gateway.get("/").await.body, "one");
+    gateway.signal(Signal::SIGTERM);
+    assert_eq!(gateway.exit().await.code(), Some(0));
+}
