@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, sync::LazyLock};
 use control_plane_model::{ObjectName, Snapshot};
 use control_plane_translate::{Change, Kind, Mode, Object, Output, StatusUpdate, Translator};
 use proptest::prelude::*;
+use serde_json::json;
 
 use super::support::{change, document, object, translator};
 
@@ -212,12 +213,19 @@ proptest! {
 const ROUTES: usize = 5_000;
 
 fn route(index: usize, path: &str) -> Change {
-    let text = format!(
-        "kind: HTTPRoute\nmetadata: {{name: r{index}, namespace: shop}}\nspec: {{parentRefs: [{{name: edge}}], hostnames: \
-         [h{index}.example.com], rules: [{{matches: [{{path: {{value: {path}}}}}], backendRefs: [{{name: s{}, port: 80}}]}}]}}",
-        index % 100
-    );
-    change(&document(&text))
+    // Not from YAML: parsing would take most of the test.
+    Change::Upsert(object(json!({
+        "kind": "HTTPRoute",
+        "metadata": {"name": format!("r{index}"), "namespace": "shop"},
+        "spec": {
+            "parentRefs": [{"name": "edge"}],
+            "hostnames": [format!("h{index}.example.com")],
+            "rules": [{
+                "matches": [{"path": {"value": path}}],
+                "backendRefs": [{"name": format!("s{}", index % 100), "port": 80}],
+            }],
+        },
+    })))
 }
 
 /// One Gateway with 5,000 routes to 100 Services.

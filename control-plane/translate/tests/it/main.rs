@@ -7,4 +7,6 @@ mod golden;
 #[cfg(test)]
 mod incremental;
 #[cfg(test)]
+mod scope;
+#[cfg(test)]
 mod support;
