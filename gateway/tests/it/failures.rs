@@ -77,6 +77,21 @@ async fn a_route_that_no_gateway_of_the_folder_serves_is_told() {
 }
 
 #[tokio::test]
+async fn two_gateways_on_one_port_do_not_stop_each_other() {
+    let other = gateway().replace("{name: edge}", "{name: other}");
+    let folder = Folder::with([
+        ("gateway.yaml", gateway()),
+        ("other.yaml", other),
+        ("route.yaml", route("r", "/", "one")),
+        ("service.yaml", service("one", says("one").await)),
+    ]);
+    let gateway = Gateway::ready(&folder).await;
+    let line = gateway.logged("another Gateway").await;
+    assert!(line.contains("other.yaml:8:7: Gateway default/other: http: port 8080"), "{line}");
+    assert_eq!(gateway.get("/").await.body, "one");
+}
+
+#[tokio::test]
 async fn check_lists_every_problem_with_its_place_and_fails() {
     let folder = Folder::with([
         ("gateway.yaml", gateway()),

@@ -39,9 +39,10 @@ const POLL: Duration = Duration::from_millis(5);
 /// A port that nobody listens on, below those that the system hands out itself.
 pub fn free_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
-    let offset = u16::try_from(std::process::id() % 100).unwrap() * 100;
+    // More than all tests of a run need, so that none comes around while another test is about to open it.
+    let offset = u16::try_from(std::process::id() % 20).unwrap() * 500;
     loop {
-        let port = 20_000 + offset + NEXT.fetch_add(1, Ordering::Relaxed) % 100;
+        let port = 20_000 + offset + NEXT.fetch_add(1, Ordering::Relaxed) % 500;
         if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
             return port;
         }
