@@ -33,8 +33,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WatchedIo<S> {
         const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
         let mut buffer = [0; PREFACE.len()];
         let mut filled = 0;
-        loop {
-            let Some(free) = buffer.get_mut(filled..) else { break };
+        while let Some(free) = buffer.get_mut(filled..) {
             let read = self.stream.read(free).await?;
             if read == 0 {
                 break;

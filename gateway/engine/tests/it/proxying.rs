@@ -276,7 +276,8 @@ async fn a_drain_lets_a_request_finish_and_opens_no_new_connection() {
         entered.notified().await;
         let drained = draining.engine.drain(Duration::from_secs(10));
         let opened = async {
-            eventually(|| std::net::TcpStream::connect(("127.0.0.1", draining.port.get())).is_err().then_some(())).await;
+            eventually(|| std::net::TcpStream::connect(("127.0.0.1", draining.port.get())).is_err().then_some(()))
+                .await;
             gate.notify_one();
         };
         tokio::join!(drained, opened).0
