@@ -24,7 +24,8 @@ pub struct FieldError {
     pub message: String,
 }
 
-/// Reads `document` as a `T`. `apiVersion` and `kind` at the root are never unknown.
+/// Reads `document` as a `T`. At the root, `apiVersion` and `kind` are never unknown, and `status` is left out, as the
+/// API server leaves it out of what users write.
 ///
 /// # Errors: every unknown field, and the first field of a wrong type or missing field.
 pub fn decode<'de, T: Deserialize<'de>>(document: &'de Node) -> Result<T, Vec<FieldError>> {
@@ -282,7 +283,8 @@ impl<'de> MapAccess<'de> for Entries<'de, '_> {
 
     fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, DecodeError> {
         let is_root = self.path.parent.is_none();
-        let Some(entry) = self.rest.find(|entry| !(is_root && matches!(entry.key.as_str(), "apiVersion" | "kind")))
+        let Some(entry) =
+            self.rest.find(|entry| !(is_root && matches!(entry.key.as_str(), "apiVersion" | "kind" | "status")))
         else {
             return Ok(None);
         };

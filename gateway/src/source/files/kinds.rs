@@ -253,6 +253,18 @@ mod tests {
     }
 
     #[test]
+    fn what_kubectl_prints_can_be_read_back() {
+        let text = "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata:\n  annotations: \
+                    {a: b}\n  creationTimestamp: \"2026-01-02T03:04:05Z\"\n  generation: 3\n  managedFields:\n  - \
+                    {apiVersion: v1, fieldsType: FieldsV1, fieldsV1: {\"f:spec\": {}}, manager: kubectl, operation: \
+                    Apply}\n  name: a\n  resourceVersion: \"7\"\n  uid: u\nspec: {}\nstatus: {}\n";
+        assert_eq!(first(text).unwrap()[0].id.to_string(), "HTTPRoute default/a");
+        let dry_run = "\u{feff}apiVersion: v1\r\nkind: Service\r\nmetadata:\r\n  creationTimestamp: null\r\n  \
+                       name: a\r\nspec: {}\r\nstatus:\r\n  loadBalancer: {}\r\n";
+        assert_eq!(first(dry_run).unwrap()[0].id.to_string(), "Service default/a");
+    }
+
+    #[test]
     fn two_listeners_of_one_name_are_refused() {
         let text = "apiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata: {name: a}\nspec:\n  \
                     gatewayClassName: nebula\n  listeners:\n  - {name: x, port: 80, protocol: HTTP}\n  - {name: x, \
