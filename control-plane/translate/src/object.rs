@@ -78,8 +78,8 @@ impl fmt::Display for Kind {
     }
 }
 
-/// One object as it was read. Cheap to clone.
-#[derive(Clone, Debug)]
+/// One object as it was read. Cheap to clone. Its `Debug` form is kind and name alone: Secrets are among them.
+#[derive(Clone)]
 pub enum Object {
     /// See [`Kind::GatewayClass`].
     GatewayClass(Arc<GatewayClass>),
@@ -151,6 +151,12 @@ impl Object {
     /// The object's name; see [`object_name`].
     pub fn name(&self) -> ObjectName {
         object_name(self.kind(), self.metadata())
+    }
+}
+
+impl fmt::Debug for Object {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{} {}", self.kind(), self.name())
     }
 }
 

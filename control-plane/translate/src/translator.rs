@@ -133,9 +133,33 @@ impl Translator {
         self.statuses.get(&(kind, name.clone()))
     }
 
-    /// Everything that is refused, by object.
+    /// Everything that is refused, by object. In standalone mode, where no other controller can be meant, also Gateways and
+    /// routes that are nobody's.
     pub fn problems(&self) -> Vec<Problem> {
-        self.statuses.values().flat_map(status::problems).collect()
+        let mut problems: Vec<Problem> = self.statuses.values().flat_map(status::problems).collect();
+        if self.options.mode == Mode::Standalone {
+            problems.extend(self.strangers());
+        }
+        problems
+    }
+
+    fn strangers(&self) -> impl Iterator<Item = Problem> {
+        let gateways = self
+            .inputs
+            .gateways
+            .iter()
+            .filter(|(name, _)| !self.topology.gateways.contains_key(&GatewayKey((*name).clone())));
+        let gateways = gateways.map(|(name, gateway)| {
+            let class = &gateway.spec.gateway_class_name;
+            let controller = &self.options.controller_name;
+            let message = format!("no GatewayClass {class:?} with controllerName {controller:?} is here");
+            Problem::of_stranger(Kind::Gateway, name.clone(), message)
+        });
+        let routes = self.routes.iter().filter(|(_, outcome)| outcome.verdicts.is_empty()).map(|(key, _)| {
+            let (kind, name) = refresh::route_object(key);
+            Problem::of_stranger(kind, name, "no parentRef names a Gateway or ListenerSet that is here".to_owned())
+        });
+        gateways.chain(routes)
     }
 
     fn take(&mut self, change: Change, stale: &mut Stale) {

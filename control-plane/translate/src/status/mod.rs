@@ -47,6 +47,14 @@ pub struct Problem {
     pub message: String,
 }
 
+impl Problem {
+    /// Of an object that has no status of ours.
+    pub(crate) fn of_stranger(kind: Kind, name: ObjectName, message: String) -> Self {
+        let (condition, reason) = ("Accepted".to_owned(), "NoMatchingParent".to_owned());
+        Self { kind, name, section: String::new(), condition, reason, message }
+    }
+}
+
 /// A condition, but for its time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Condition {

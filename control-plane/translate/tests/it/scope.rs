@@ -110,7 +110,8 @@ fn everything_that_is_refused_is_listed_with_its_place() {
     let mut translator = translator(Mode::Standalone);
     let yaml = "kind: Gateway\nmetadata: {name: g}\nspec: {gatewayClassName: x, listeners: [{name: tcp, port: 1, protocol: TCP}, \
                 {name: http, port: 2, protocol: HTTP}]}\n---\nkind: HTTPRoute\nmetadata: {name: r}\nspec: {parentRefs: [{name: g}], \
-                rules: [{backendRefs: [{name: gone, port: 80}]}]}";
+                rules: [{backendRefs: [{name: gone, port: 80}]}]}\n---\nkind: GRPCRoute\nmetadata: {name: lost}\nspec: {parentRefs: \
+                [{name: nowhere}]}";
     let _ = translator.apply(changes(yaml));
     let problems: Vec<String> = translator
         .problems()
@@ -126,6 +127,18 @@ fn everything_that_is_refused_is_listed_with_its_place() {
             "Gateway default/g [tcp] Accepted: UnsupportedProtocol",
             "Gateway default/g [tcp] Programmed: Invalid",
             "HTTPRoute default/r [Gateway g] ResolvedRefs: BackendNotFound",
+            "GRPCRoute default/lost [] Accepted: NoMatchingParent",
         ]
     );
+}
+
+#[test]
+fn a_gateway_of_an_unknown_class_is_a_problem_in_standalone_mode_alone() {
+    let yaml = "kind: GatewayClass\nmetadata: {name: nebula}\nspec: {controllerName: nebula.dev/gateway-controller}\n---\n\
+                kind: Gateway\nmetadata: {name: g}\nspec: {gatewayClassName: nebulo, listeners: []}";
+    for (mode, count) in [(Mode::Standalone, 1), (Mode::Cluster, 0)] {
+        let mut translator = translator(mode);
+        let _ = translator.apply(changes(yaml));
+        assert_eq!(translator.problems().len(), count, "{mode:?}: {:?}", translator.problems());
+    }
 }
