@@ -143,9 +143,6 @@ reasons! {
     /// More fields than the limit.
     TooManyHeaders "too_many_headers" REQUEST_HEADER_FIELDS_TOO_LARGE ResourceExhausted Close
         "Too many headers" "The request has more headers than the limit.";
-    /// The body above its limit.
-    PayloadTooLarge "payload_too_large" PAYLOAD_TOO_LARGE ResourceExhausted Close
-        "Payload too large" "The request's body is larger than the limit.";
     /// The client was too slow with its head or body.
     RequestTimeout "request_timeout" REQUEST_TIMEOUT DeadlineExceeded Close
         "Request timeout" "The request did not arrive in time.";
@@ -206,12 +203,6 @@ reasons! {
     /// All attempts together took too long.
     DeadlineExceeded "deadline_exceeded" GATEWAY_TIMEOUT DeadlineExceeded Keep
         "Deadline exceeded" "The request was not answered within the route's timeout.";
-    /// More than the proxy can take.
-    Overloaded "overloaded" SERVICE_UNAVAILABLE Unavailable Close
-        "Overloaded" "The proxy has more to do than it can.";
-    /// The proxy is going away.
-    Draining "draining" SERVICE_UNAVAILABLE Unavailable Close
-        "Draining" "The proxy is shutting down.";
     /// A fault of the proxy.
     Internal "internal_error" INTERNAL_SERVER_ERROR Internal Close
         "Internal error" "The proxy failed; this is a bug.";
