@@ -92,6 +92,6 @@ fn a_page_escapes_what_it_shows() {
 
 #[test]
 fn a_reply_keeps_the_fields_that_were_added() {
-    let reply = LocalReply::from(Reason::Overloaded).with_header(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    let reply = LocalReply::from(Reason::NoEndpoints).with_header(header::RETRY_AFTER, HeaderValue::from_static("1"));
     assert_eq!(reply.render(&context(Form::Problem)).headers()[header::RETRY_AFTER], "1");
 }
