@@ -27,7 +27,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use control_plane_translate::{Mode, Options, Translator};
 use control_plane_wire::server::{DiscoveryService, Hub, serve};
 use kit_process::{
-    clock::{Clock, SystemClock},
+    clock::SystemClock,
     drain::Drain,
     tasks::Tasks,
     telemetry::{self, Readiness},
@@ -46,11 +46,12 @@ use crate::{
     config::Settings,
     controller::{Controller, Outlets},
     events::Events,
-    lease::Elector,
+    lease::{Elector, Leadership},
     metrics::{Metrics, ProxyCount},
     provisioner::{Observed, Orders, Provisioner, ProxyDefaults},
     reports::Exchange,
     status::{Board, Writer},
+    watch::Input,
 };
 
 /// Longest time from the drain to the end: streams close, the Lease is given back.
@@ -81,86 +82,138 @@ pub enum StartError {
 /// # Errors: [`StartError`]. Whatever goes wrong later is logged and tried again.
 pub async fn run(settings: Settings, drain: Drain) -> Result<(), StartError> {
     let client = Client::try_default().await.map_err(|error| StartError::NoCluster(error.to_string()))?;
-    let tasks = Tasks::new(drain.clone());
-    let readiness = Readiness::new();
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let hub = Hub::new();
     let mut registry = Registry::default();
     let metrics = Metrics::new(&mut registry);
     registry.register_collector(Box::new(ProxyCount(hub.clone())));
+    let tasks = Tasks::new(drain.clone());
+    let replica = Replica { settings, client, hub, tasks, readiness: Readiness::new(), metrics, drain: drain.clone() };
+    let listener = replica.open_ports(registry).await?;
 
-    let address = settings.discovery_address;
-    let discovery = |source| StartError::Discovery { address, source };
-    let listener = TcpListener::bind(address).await.map_err(discovery)?;
-    telemetry::serve(settings.telemetry_address, Arc::new(registry), readiness.clone(), &tasks).await?;
-    tracing::info!(%address, replica = settings.pod_name, version = env!("CARGO_PKG_VERSION"), "control plane starts");
-
-    let provider = Arc::new(aws_lc_rs::default_provider());
-    let names = settings.discovery_names();
-    let authority = Arc::new(Authority::new(client.clone(), &settings.namespace, names, provider, clock.clone()));
-    tasks.spawn("certificate authority", authority.clone().run(readiness.clone(), drain.clone()));
-
-    let elector = Elector::new(client.clone(), &settings.namespace, &settings.pod_name, clock.clone());
-    let leadership = elector.leadership();
-    tasks.spawn("lease", elector.run(drain.clone()));
-
-    let service_accounts = ServiceAccounts::default();
-    let authenticator = TokenAuthenticator::new(client.clone(), service_accounts.clone());
-    let service = DiscoveryService::new(hub.clone(), authenticator, drain.clone());
-    let resolver = authority.resolver();
-    let until = drain.clone();
-    tasks.spawn("discovery", async move {
-        if let Err(error) = serve(listener, resolver, service, until).await {
-            tracing::error!(error = kit_process::error::chain(&error), "discovery port closed");
-        }
-    });
-
-    let board = Arc::new(Board::default());
-    let events = Events::start(client.clone(), &settings.controller_name, &settings.pod_name, metrics.clone(), &tasks);
-    let writer = Writer::new(
-        client.clone(),
-        board.clone(),
-        &settings.controller_name,
-        leadership.clone(),
-        events.clone(),
-        metrics.clone(),
-        clock,
-    );
-    writer.start(&tasks);
-
+    let authority = replica.start_authority();
+    let leadership = replica.start_election();
+    let service_accounts = replica.start_discovery(listener, &authority);
+    let (board, events) = replica.start_status(&leadership);
     let (sink, inputs) = mpsc::channel(controller::QUEUE);
-    let observed = Arc::new(Observed::default());
     let wishes = channel::Sender::new(None);
-    let defaults = ProxyDefaults { image: settings.gateway_image.clone(), discovery: settings.discovery_endpoint() };
     let orders = Orders { wishes: wishes.subscribe(), bundle: authority.bundle(), leadership: leadership.clone() };
-    let provisioner = Provisioner::new(client.clone(), defaults, orders, observed.clone(), events, metrics.clone());
-    tasks.spawn("provisioner", provisioner.run(drain.clone()));
-
-    let watched = observed.watch(client.clone(), sink.clone(), metrics.watches.clone());
-    let until = drain.clone();
-    tasks.spawn("watch own objects", async move {
-        tokio::select! {
-            () = watched => {}
-            () = until.signaled() => {}
-        }
-    });
-    let Settings { namespace, pod_name, pod_uid, .. } = &settings;
-    let exchange =
-        Exchange::new(client.clone(), namespace, pod_name, pod_uid.clone(), sink.clone(), metrics.watches.clone());
-    tasks.spawn("reports", exchange.run(hub.clone(), drain.clone()));
-    let context =
-        watch::Context { client, sink, board: board.clone(), metrics: metrics.watches.clone(), drain: drain.clone() };
-    watch::start(&context, &tasks);
-
-    let options = Options { mode: Mode::Cluster, controller_name: settings.controller_name.clone() };
-    let outlets = Outlets { hub, board, wishes, service_accounts };
-    let controller = Controller::new(Translator::new(options), outlets, leadership, metrics, readiness);
-    tasks.spawn("controller", controller.run(inputs, drain.clone()));
+    replica.start_provisioner(orders, events, &sink);
+    replica.start_watches(sink, board.clone());
+    let outlets = Outlets { hub: replica.hub.clone(), board, wishes, service_accounts };
+    replica.start_controller(outlets, leadership, inputs);
 
     drain.signaled().await;
     tracing::info!("control plane ends");
-    if !tasks.finished(DRAIN_LIMIT).await {
+    if !replica.tasks.finished(DRAIN_LIMIT).await {
         tracing::warn!("some tasks did not end in time");
     }
     Ok(())
+}
+
+/// What the parts of one replica share while they are put together.
+struct Replica {
+    settings: Settings,
+    client: Client,
+    hub: Hub,
+    tasks: Tasks,
+    readiness: Readiness,
+    metrics: Metrics,
+    drain: Drain,
+}
+
+impl Replica {
+    /// Opens both ports, so that one that is taken ends the process before it does anything.
+    async fn open_ports(&self, registry: Registry) -> Result<TcpListener, StartError> {
+        let address = self.settings.discovery_address;
+        let failed = |source| StartError::Discovery { address, source };
+        let listener = TcpListener::bind(address).await.map_err(failed)?;
+        let telemetry_address = self.settings.telemetry_address;
+        telemetry::serve(telemetry_address, Arc::new(registry), self.readiness.clone(), &self.tasks).await?;
+        let version = env!("CARGO_PKG_VERSION");
+        tracing::info!(%address, replica = self.settings.pod_name, version, "control plane starts");
+        Ok(listener)
+    }
+
+    fn start_authority(&self) -> Arc<Authority> {
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let names = self.settings.discovery_names();
+        let client = self.client.clone();
+        let authority = Authority::new(client, &self.settings.namespace, names, provider, Arc::new(SystemClock));
+        let authority = Arc::new(authority);
+        let running = authority.clone().run(self.readiness.clone(), self.drain.clone());
+        self.tasks.spawn("certificate authority", running);
+        authority
+    }
+
+    fn start_election(&self) -> Leadership {
+        let Settings { namespace, pod_name, .. } = &self.settings;
+        let elector = Elector::new(self.client.clone(), namespace, pod_name, Arc::new(SystemClock));
+        let leadership = elector.leadership();
+        self.tasks.spawn("lease", elector.run(self.drain.clone()));
+        leadership
+    }
+
+    fn start_discovery(&self, listener: TcpListener, authority: &Authority) -> ServiceAccounts {
+        let service_accounts = ServiceAccounts::default();
+        let authenticator = TokenAuthenticator::new(self.client.clone(), service_accounts.clone());
+        let service = DiscoveryService::new(self.hub.clone(), authenticator, self.drain.clone());
+        let serving = serve(listener, authority.resolver(), service, self.drain.clone());
+        self.tasks.spawn("discovery", async move {
+            if let Err(error) = serving.await {
+                tracing::error!(error = kit_process::error::chain(&error), "discovery port closed");
+            }
+        });
+        service_accounts
+    }
+
+    fn start_status(&self, leadership: &Leadership) -> (Arc<Board>, Events) {
+        let Settings { controller_name, pod_name, .. } = &self.settings;
+        let events = Events::start(self.client.clone(), controller_name, pod_name, self.metrics.clone(), &self.tasks);
+        let board = Arc::new(Board::default());
+        let writer = Writer::new(
+            self.client.clone(),
+            board.clone(),
+            controller_name,
+            leadership.clone(),
+            events.clone(),
+            self.metrics.clone(),
+            Arc::new(SystemClock),
+        );
+        writer.start(&self.tasks);
+        (board, events)
+    }
+
+    fn start_provisioner(&self, orders: Orders, events: Events, sink: &mpsc::Sender<Input>) {
+        let observed = Arc::new(Observed::default());
+        let defaults =
+            ProxyDefaults { image: self.settings.gateway_image.clone(), discovery: self.settings.discovery_endpoint() };
+        let client = self.client.clone();
+        let provisioner = Provisioner::new(client, defaults, orders, observed.clone(), events, self.metrics.clone());
+        self.tasks.spawn("provisioner", provisioner.run(self.drain.clone()));
+        let watched = observed.watch(self.client.clone(), sink.clone(), self.metrics.watches.clone());
+        let until = self.drain.clone();
+        self.tasks.spawn("watch own objects", async move {
+            tokio::select! {
+                () = watched => {}
+                () = until.signaled() => {}
+            }
+        });
+    }
+
+    fn start_watches(&self, sink: mpsc::Sender<Input>, board: Arc<Board>) {
+        let Settings { namespace, pod_name, pod_uid, .. } = &self.settings;
+        let watches = self.metrics.watches.clone();
+        let (client, uid) = (self.client.clone(), pod_uid.clone());
+        let exchange = Exchange::new(client, namespace, pod_name, uid, sink.clone(), watches.clone());
+        self.tasks.spawn("reports", exchange.run(self.hub.clone(), self.drain.clone()));
+        let (client, drain) = (self.client.clone(), self.drain.clone());
+        watch::start(&watch::Context { client, sink, board, metrics: watches, drain }, &self.tasks);
+    }
+
+    fn start_controller(&self, outlets: Outlets, leadership: Leadership, inputs: mpsc::Receiver<Input>) {
+        let options = Options { mode: Mode::Cluster, controller_name: self.settings.controller_name.clone() };
+        let (metrics, readiness) = (self.metrics.clone(), self.readiness.clone());
+        let controller = Controller::new(Translator::new(options), outlets, leadership, metrics, readiness);
+        self.tasks.spawn("controller", controller.run(inputs, self.drain.clone()));
+    }
 }

@@ -5,6 +5,7 @@
 //! is not passed on. A queue that is full holds the watch back, which the API server then buffers.
 
 mod bundle;
+mod health;
 mod kinds;
 mod retry;
 
@@ -12,7 +13,6 @@ use std::{
     collections::HashMap,
     hash::{DefaultHasher, Hash as _, Hasher as _},
     sync::Arc,
-    time::Duration,
 };
 
 use control_plane_model::ObjectName;
@@ -29,13 +29,11 @@ use kube::{
 };
 use tokio::{sync::mpsc, time::Instant};
 
+pub(crate) use health::Health;
 pub use kinds::Watched;
 pub(crate) use retry::Retry;
 
-use crate::{kubernetes::describe, metrics::WatchMetrics, status::Board};
-
-/// Longer than the longest wait between two attempts and the time that one of them takes to fail.
-const QUIET: Duration = Duration::from_secs(45);
+use crate::{metrics::WatchMetrics, status::Board};
 
 /// What the apply loop receives.
 #[derive(Debug)]
@@ -265,92 +263,6 @@ fn fingerprint(metadata: &ObjectMeta, has_generation: bool) -> u64 {
         }
     }
     hasher.finish()
-}
-
-/// Says once that a watch is broken and once that it is whole again.
-pub(crate) struct Health<'a> {
-    name: &'static str,
-    required: bool,
-    broken: Option<String>,
-    failed: Instant,
-    metrics: &'a WatchMetrics,
-}
-
-impl<'a> Health<'a> {
-    pub(crate) fn new(name: &'static str, required: bool, metrics: &'a WatchMetrics) -> Self {
-        Self { name, required, broken: None, failed: Instant::now(), metrics }
-    }
-
-    /// Notes a failure. Tells whether the API server has no such kind, and the control plane can do without.
-    pub(crate) fn broken(&mut self, error: &watcher::Error) -> bool {
-        self.metrics.broken(self.name);
-        self.failed = Instant::now();
-        let absent = is_absent(error);
-        let text = match cause(error) {
-            Some(error) => describe(error),
-            None => error.to_string(),
-        };
-        // The API server ends a watch whose version is too old (410); the list that follows is routine.
-        if self.broken.as_ref() != Some(&text) {
-            if absent && self.required {
-                tracing::error!(
-                    kind = self.name,
-                    "custom resource definition is missing: install the chart nebula-crds; trying again"
-                );
-            } else if absent {
-                tracing::warn!(
-                    kind = self.name,
-                    "custom resource definition is missing: going on without; install the chart nebula-crds to use it"
-                );
-            } else {
-                tracing::warn!(
-                    kind = self.name,
-                    error = text,
-                    "watch is broken: going on with the last state and trying again"
-                );
-            }
-            self.broken = Some(text);
-        }
-        absent && !self.required
-    }
-
-    /// Waits, while the watch is broken, for so long without another failure that it must be whole: a watch that goes on
-    /// where it was says nothing until something changes. Cancel-safe.
-    pub(crate) async fn quiet(&mut self) {
-        if self.broken.is_none() {
-            return std::future::pending().await;
-        }
-        tokio::time::sleep_until(self.failed + QUIET).await;
-        self.whole();
-    }
-
-    pub(crate) fn alive<K>(&mut self, event: &Event<K>) {
-        // `Init` only announces an attempt.
-        if matches!(event, Event::Init) {
-            return;
-        }
-        self.whole();
-    }
-
-    fn whole(&mut self) {
-        self.metrics.alive(self.name);
-        if self.broken.take().is_some() {
-            tracing::info!(kind = self.name, "watch is whole again");
-        }
-    }
-}
-
-fn cause(error: &watcher::Error) -> Option<&kube::Error> {
-    match error {
-        watcher::Error::InitialListFailed(error)
-        | watcher::Error::WatchStartFailed(error)
-        | watcher::Error::WatchFailed(error) => Some(error),
-        watcher::Error::WatchError(_) | watcher::Error::NoResourceVersion => None,
-    }
-}
-
-fn is_absent(error: &watcher::Error) -> bool {
-    cause(error).is_some_and(|error| crate::kubernetes::is_status(error, 404))
 }
 
 #[cfg(test)]
