@@ -5,12 +5,21 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use bytes::{Buf as _, Bytes};
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf},
+    time::Sleep,
+};
 
 use crate::watchdog::Progress;
+
+/// How long a client may go on sending, or hold its side open, once the proxy has closed its own.
+const LINGER: Duration = Duration::from_secs(1);
+/// Reads of dropped bytes in one turn.
+const DROPS: usize = 16;
 
 /// The stream of a client, watched.
 #[derive(Debug)]
@@ -18,11 +27,13 @@ pub(crate) struct WatchedIo<S> {
     stream: S,
     early: Bytes,
     progress: Arc<Progress>,
+    /// Runs once the proxy has sent its last byte.
+    linger: Option<Pin<Box<Sleep>>>,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> WatchedIo<S> {
     pub(crate) fn new(stream: S, progress: Arc<Progress>) -> Self {
-        Self { stream, early: Bytes::new(), progress }
+        Self { stream, early: Bytes::new(), progress, linger: None }
     }
 
     /// Reads until it is clear whether the client opens with the HTTP/2 preface (RFC 9113 §3.4). What was read
@@ -71,7 +82,26 @@ impl<S: AsyncRead + Unpin> AsyncRead for WatchedIo<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> WatchedIo<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> WatchedIo<S> {
+    /// Drops what the client still sends until it ends too: a socket that is closed with bytes unread is reset, and a
+    /// client that was sending a body would lose the answer to it (RFC 9112 section 9.6).
+    fn poll_linger(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let timer = self.linger.get_or_insert_with(|| Box::pin(tokio::time::sleep(LINGER)));
+        if timer.as_mut().poll(context).is_ready() {
+            return Poll::Ready(());
+        }
+        let mut bytes = [0; 4 << 10];
+        for _ in 0..DROPS {
+            let mut piece = ReadBuf::new(&mut bytes);
+            let read = ready!(Pin::new(&mut self.stream).poll_read(context, &mut piece));
+            if read.is_err() || piece.filled().is_empty() {
+                return Poll::Ready(());
+            }
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    }
+
     fn note<T>(&self, result: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         match &result {
             Poll::Pending => self.progress.write_blocked(),
@@ -81,7 +111,7 @@ impl<S: AsyncWrite + Unpin> WatchedIo<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for WatchedIo<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for WatchedIo<S> {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &[u8]) -> Poll<io::Result<usize>> {
         let result = Pin::new(&mut self.stream).poll_write(context, buffer);
         self.note(result)
@@ -106,6 +136,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for WatchedIo<S> {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
+        if self.linger.is_none() {
+            ready!(Pin::new(&mut self.stream).poll_shutdown(context))?;
+        }
+        self.poll_linger(context).map(Ok)
     }
 }

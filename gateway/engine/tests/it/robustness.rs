@@ -311,6 +311,29 @@ async fn a_log_line_is_short_whatever_the_client_sends_and_there_is_none_where_n
 }
 
 #[tokio::test]
+async fn a_client_in_the_middle_of_its_upload_gets_the_answer_that_came_early() {
+    let proxy = Proxy::start([]).await;
+    let mut client = proxy.connect().await;
+    let head = format!("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: {}\r\n\r\n", 16 << 20);
+    client.write_all(head.as_bytes()).await.unwrap();
+    let sent = timeout(SOON, client.write_all(&vec![b'x'; 16 << 20])).await.unwrap();
+    assert!(sent.is_ok(), "{sent:?}");
+    assert!(read_head(&mut client).await.starts_with("HTTP/1.1 404 "));
+}
+
+#[tokio::test]
+async fn configuration_opens_no_port_once_the_engine_drains() {
+    let proxy = Proxy::start(to(BackendProtocol::Http1, saying("x").await)).await;
+    assert!(proxy.engine.drain(SOON).await);
+    assert_eq!(proxy.upsert(to(BackendProtocol::Http1, saying("y").await)).await, []);
+    let connects = || std::net::TcpStream::connect(("127.0.0.1", proxy.port.get())).is_ok();
+    // The workers close their sockets a moment after they are told.
+    crate::harness::eventually(|| (!connects()).then_some(())).await;
+    assert_eq!(proxy.engine.apply(Delta::default()).await, []);
+    assert!(!connects());
+}
+
+#[tokio::test]
 async fn a_port_passes_from_one_gateways_listener_to_anothers_in_one_delta() {
     let proxy = Proxy::start(to(BackendProtocol::Http1, saying("x").await)).await;
     let gateway = GatewayKey(ObjectName::new("test", "other"));
