@@ -80,6 +80,10 @@ impl<F: FilterSet> Engine<F> {
         let config = Arc::new(config);
         // Published before sockets open and before they close: no connection meets a port that nothing is known of.
         self.shared.config.store(config.clone());
+        if self.shared.drain.is_signaled() {
+            // Its ports are closed for good; what is under way may still learn of new endpoints.
+            return refused;
+        }
         let failed = sockets.reconcile(config.binds(), workers).await;
         for (bind, error) in failed {
             let listeners = config.listeners_of(bind).map(|listener| listener.key.clone());
@@ -134,8 +138,10 @@ impl<F: FilterSet> Engine<F> {
     /// Ends gracefully: closes the ports, lets requests under way finish and tells clients to go elsewhere (GOAWAY,
     /// `connection: close`). Returns once every connection has ended, or after `limit`; tells whether they all have.
     pub async fn drain(&self, limit: Duration) -> bool {
-        self.control.lock().await.sockets.close_all();
+        let mut control = self.control.lock().await;
+        control.sockets.close_all();
         self.drain.start();
+        drop(control);
         let all_ended = async {
             while self.connections() > 0 {
                 tokio::time::sleep(DRAIN_POLL).await;
