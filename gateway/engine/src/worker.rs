@@ -42,7 +42,7 @@ pub(crate) struct Shared<F> {
     pub(crate) telemetry: Telemetry,
     pub(crate) drain: Drain,
     /// Connections by worker.
-    loads: Box<[AtomicUsize]>,
+    loads: Arc<[AtomicUsize]>,
 }
 
 impl<F> Shared<F> {
@@ -73,7 +73,7 @@ pub(crate) enum Command {
     /// The token lives as long as the socket.
     Listen { socket: StdTcpListener, bind: Bind, closed: Drain, token: TaskTrackerToken },
     /// Serve a connection that another worker accepted.
-    Serve { stream: StdTcpStream, peer: SocketAddr, bind: Bind },
+    Serve { stream: StdTcpStream, peer: SocketAddr, bind: Bind, counted: Counted },
 }
 
 /// Starts the workers; returns the channel of each. They end when every sender is gone.
@@ -119,8 +119,8 @@ impl<F: FilterSet> Worker<F> {
                         drop(token);
                     });
                 }
-                Command::Serve { stream, peer, bind } => match TcpStream::from_std(stream) {
-                    Ok(stream) => self.serve(stream, peer, bind),
+                Command::Serve { stream, peer, bind, counted } => match TcpStream::from_std(stream) {
+                    Ok(stream) => self.serve(stream, peer, bind, counted),
                     Err(error) => tracing::warn!(%error, "connection handed over cannot be served"),
                 },
             }
@@ -172,21 +172,30 @@ impl<F: FilterSet> Worker<F> {
             && let Ok(permit) = other.try_reserve()
         {
             match stream.into_std() {
-                Ok(stream) => permit.send(Command::Serve { stream, peer, bind }),
+                Ok(stream) => permit.send(Command::Serve { stream, peer, bind, counted: self.count(index) }),
                 Err(error) => tracing::warn!(%error, "connection cannot be handed over"),
             }
             return;
         }
-        self.serve(stream, peer, bind);
+        self.serve(stream, peer, bind, self.count(self.id.0));
     }
 
-    fn serve(self: &Arc<Self>, stream: TcpStream, peer: SocketAddr, bind: Bind) {
-        if self.connections().load(Ordering::Relaxed) >= self.shared.limits.max_connections_per_worker {
+    fn serve(self: &Arc<Self>, stream: TcpStream, peer: SocketAddr, bind: Bind, counted: Counted) {
+        if self.connections().load(Ordering::Relaxed) > self.shared.limits.max_connections_per_worker {
             tracing::debug!(%peer, "connection refused: this worker serves as many as it may");
             return;
         }
-        let load = Load::new(self.clone());
+        let load = Load { worker: self.clone(), _counted: counted };
         on_this_worker(connection::serve(load, stream, peer, bind));
+    }
+
+    /// Counts one more connection of a worker: from when it is given to it, so that the next one may go elsewhere.
+    fn count(&self, worker: usize) -> Counted {
+        let loads = self.shared.loads.clone();
+        if let Some(load) = loads.get(worker) {
+            load.fetch_add(1, Ordering::Relaxed);
+        }
+        Counted { loads, worker }
     }
 
     fn connections(&self) -> &AtomicUsize {
@@ -195,26 +204,30 @@ impl<F: FilterSet> Worker<F> {
     }
 }
 
-/// A connection's worker; counts the connection while it lives.
-pub(crate) struct Load<F: FilterSet>(Arc<Worker<F>>);
-
-impl<F: FilterSet> Load<F> {
-    fn new(worker: Arc<Worker<F>>) -> Self {
-        worker.connections().fetch_add(1, Ordering::Relaxed);
-        Self(worker)
-    }
+/// A connection's worker; the connection counts while this lives.
+pub(crate) struct Load<F: FilterSet> {
+    worker: Arc<Worker<F>>,
+    _counted: Counted,
 }
 
 impl<F: FilterSet> std::ops::Deref for Load<F> {
     type Target = Worker<F>;
 
     fn deref(&self) -> &Worker<F> {
-        &self.0
+        &self.worker
     }
 }
 
-impl<F: FilterSet> Drop for Load<F> {
+/// One connection in the load of a worker.
+pub(crate) struct Counted {
+    loads: Arc<[AtomicUsize]>,
+    worker: usize,
+}
+
+impl Drop for Counted {
     fn drop(&mut self) {
-        self.0.connections().fetch_sub(1, Ordering::Relaxed);
+        if let Some(load) = self.loads.get(self.worker) {
+            load.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 }
