@@ -20,13 +20,13 @@ pub struct Limits {
     pub header_read_timeout: Duration,
     /// Between two requests on a client's connection, and before the first one. Above: closed. Default 75 s.
     pub downstream_idle_timeout: Duration,
-    /// Between two pieces of a request's body. Above: 408 `request_timeout`. Default 30 s.
+    /// Between two pieces of a request's body, until its response begins. Above: 408 `request_timeout`. Default 30 s.
     pub request_body_idle_timeout: Duration,
     /// How long a client may take none of a response that is ready. Above: the stream is reset. Default 30 s.
     pub response_write_idle_timeout: Duration,
     /// From the connection accepted to the TLS handshake done. Above: closed. Default 10 s.
     pub tls_handshake_timeout: Duration,
-    /// Connections of clients that one worker holds. Above: new ones wait in the kernel's queue. Default 16,384.
+    /// Connections of clients that one worker holds. Above: new ones are closed. Default 16,384.
     pub max_connections_per_worker: usize,
     /// Streams open at once on one HTTP/2 connection of a client. Default 128.
     pub h2_max_concurrent_streams: u32,
@@ -49,10 +49,11 @@ pub struct Limits {
     /// From the first packet to the connection with an endpoint, TLS included. Above: 503
     /// `upstream_connect_timeout`. Default 5 s.
     pub connect_timeout: Duration,
-    /// From the request sent to the response's head, where the route sets no timeout. Above: 504
-    /// `upstream_timeout`. Default 60 s.
+    /// From the request sent to the response's head, where the route sets no timeout; begins anew while the request's
+    /// body goes on. Above: 504 `upstream_timeout`. Default 60 s.
     pub response_head_timeout: Duration,
-    /// Between two pieces of a response's body. Above: the stream is reset. Default 300 s, for slow streams of events.
+    /// Between two pieces of a response's body, while the request's stands still too. Above: the stream is reset.
+    /// Default 300 s, for slow streams of events.
     pub response_body_idle_timeout: Duration,
     /// How long an unused connection to an endpoint is kept. Below the 75 s and more of common servers, so that it is
     /// the proxy which closes first. Default 60 s.

@@ -5,6 +5,7 @@
 
 use std::{
     convert::Infallible,
+    error::Error as _,
     io,
     sync::{
         Arc,
@@ -181,10 +182,15 @@ impl SendFailure {
                 io::ErrorKind::ConnectionRefused => ExchangeFailure::ConnectRefused,
                 _ => ExchangeFailure::ConnectError,
             },
-            Self::Exchange(error) if error.is_parse() => ExchangeFailure::Protocol,
+            Self::Exchange(error) if error.is_parse() || breaks_http2(error) => ExchangeFailure::Protocol,
             Self::Client(_) | Self::Exchange(_) => ExchangeFailure::Reset,
         }
     }
+}
+
+/// Whether what came was no HTTP/2, as from a backend that speaks HTTP/1.1.
+fn breaks_http2(error: &hyper::Error) -> bool {
+    error.source().and_then(|source| source.downcast_ref::<h2::Error>()).is_some_and(h2::Error::is_library)
 }
 
 /// Sends `request` to `endpoint`. Dropping the future gives the request up and closes its connection or stream.

@@ -278,6 +278,20 @@ async fn what_ends_at_a_backends_hop_does_not_reach_the_client() {
 }
 
 #[tokio::test]
+async fn a_backend_that_does_not_speak_http2_is_named_as_that() {
+    let address = raw_upstream(|mut stream| async move {
+        read_head(&mut stream).await;
+        drop(stream.write_all(b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n").await);
+        drop(stream.read_to_end(&mut Vec::new()).await);
+    })
+    .await;
+    let proxy = Proxy::start(to(BackendProtocol::H2c, address)).await;
+    let response = proxy.get("/").await;
+    assert_eq!(response.status(), StatusCode::BAD_GATEWAY);
+    assert_eq!(response.headers()["x-nebula-reason"], "upstream_protocol_error");
+}
+
+#[tokio::test]
 async fn a_whole_response_counts_as_whole_although_its_stream_ends_later() {
     let address = streaming(|_| async {
         let trailers = HeaderMap::from_iter([("x-last".parse().unwrap(), "end".parse().unwrap())]);
