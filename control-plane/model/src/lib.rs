@@ -25,5 +25,7 @@ pub use key::{
 };
 pub use listener::{Listener, ListenerProtocol, TlsTermination};
 pub use matching::{HeaderMatch, InvalidRegex, PathMatch, QueryMatch, Regex, RouteMatch, ValueMatch};
-pub use route::{AttachedHost, Attachment, BackendTarget, Route, Rule, RuleAction, Timeouts, Unavailable, WeightedBackend};
+pub use route::{
+    AttachedHost, Attachment, BackendTarget, Route, Rule, RuleAction, Timeouts, Unavailable, WeightedBackend,
+};
 pub use snapshot::{Delta, Resource, Snapshot};

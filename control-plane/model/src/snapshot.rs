@@ -135,7 +135,13 @@ impl Snapshot {
         }
         let mut delta = Delta::default();
         compare(&self.gateways, &previous.gateways, &mut delta, Resource::Gateway, ResourceKey::Gateway);
-        compare(&self.certificates, &previous.certificates, &mut delta, Resource::Certificate, ResourceKey::Certificate);
+        compare(
+            &self.certificates,
+            &previous.certificates,
+            &mut delta,
+            Resource::Certificate,
+            ResourceKey::Certificate,
+        );
         compare(&self.listeners, &previous.listeners, &mut delta, Resource::Listener, ResourceKey::Listener);
         compare(&self.backends, &previous.backends, &mut delta, Resource::Backend, ResourceKey::Backend);
         compare(&self.endpoints, &previous.endpoints, &mut delta, Resource::Endpoints, ResourceKey::Endpoints);

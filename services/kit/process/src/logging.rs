@@ -28,8 +28,7 @@ pub struct InvalidFilter {
 ///
 /// # Errors: [`InvalidFilter`] where `filter` does not parse.
 pub fn init(filter: &str, format: Format) -> Result<(), InvalidFilter> {
-    let filter =
-        EnvFilter::try_new(filter).map_err(|source| InvalidFilter { filter: filter.to_owned(), source })?;
+    let filter = EnvFilter::try_new(filter).map_err(|source| InvalidFilter { filter: filter.to_owned(), source })?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     // An error means that a subscriber is installed already.
     let _ = match format {
