@@ -72,7 +72,7 @@ async fn a_route_that_no_gateway_of_the_folder_serves_is_told() {
     let slip = route("slip", "/", "one").replace("{name: edge}", "{name: egde}");
     let folder = Folder::with([("gateway.yaml", gateway()), ("route.yaml", slip)]);
     let gateway = Gateway::ready(&folder).await;
-    let line = gateway.logged("attached to no Gateway").await;
+    let line = gateway.logged("no parentRef names a Gateway").await;
     assert!(line.contains("route.yaml:5:3: HTTPRoute default/slip: spec.parentRefs: "), "{line}");
 }
 

@@ -8,7 +8,7 @@ use control_plane_translate::{self as translate, Change, Kind, Mode, Object, Opt
 
 use super::{
     folder::{Files, Folder},
-    kinds::{Declared, ObjectId},
+    kinds::ObjectId,
     locate,
     node::{Node, Position},
 };
@@ -67,34 +67,32 @@ impl Inputs {
         let refused = self.translator.problems();
         let refused = refused.iter().filter(|problem| !is_consequence(problem, &refused)).map(|problem| {
             let id = ObjectId { kind: problem.kind, name: problem.name.clone() };
+            if problem.section.is_empty() && problem.reason == "NoMatchingParent" {
+                return self.nobodys(&id, problem.message.clone());
+            }
             let text = format!("{} ({}): {}", problem.condition, problem.reason, problem.message);
             let field = Some(problem.section.clone()).filter(|section| !section.is_empty());
             let place = |document: &Node| locate::refusal(document, &problem.section, &problem.message);
             Problem { field, ..self.problem(&id, text, place) }
         });
-        // The Gateway that is missed may be in a file that is broken.
-        let may_be_declared = !self.file_problems.is_empty();
-        let unserved =
-            self.folder.objects().filter(|_| !may_be_declared).filter_map(|declared| self.unserved(declared));
-        self.file_problems.iter().cloned().chain(refused).chain(unserved).collect()
+        let sets = self
+            .folder
+            .objects()
+            .map(|declared| &declared.id)
+            .filter(|id| id.kind == Kind::ListenerSet && self.translator.status(id.kind, &id.name).is_none());
+        let sets = sets.map(|id| self.nobodys(id, "its parentRef names no Gateway that is here".to_owned()));
+        self.file_problems.iter().cloned().chain(refused).chain(sets).collect()
     }
 
-    /// In a cluster, what no Gateway of ours speaks of may be another controller's. In a folder it is a slip.
-    fn unserved(&self, declared: &Declared) -> Option<Problem> {
-        let (field, text) = match declared.id.kind {
-            Kind::HttpRoute | Kind::GrpcRoute => ("parentRefs", "attached to no Gateway that this folder holds"),
-            Kind::ListenerSet => ("parentRef", "attached to no Gateway that this folder holds"),
-            Kind::Gateway => ("gatewayClassName", "not a GatewayClass of this gateway's controller"),
-            _ => return None,
+    /// The problem of an object that belongs to nothing in the folder: another controller's in a cluster, here a slip.
+    fn nobodys(&self, id: &ObjectId, message: String) -> Problem {
+        let field = match id.kind {
+            Kind::Gateway => "gatewayClassName",
+            Kind::ListenerSet => "parentRef",
+            _ => "parentRefs",
         };
-        let is_served = self.translator.status(declared.id.kind, &declared.id.name).is_some_and(|status| {
-            let parents = status.status.get("parents").and_then(serde_json::Value::as_array);
-            parents.is_none_or(|parents| !parents.is_empty())
-        });
         let place = |document: &Node| locate::field(document, field);
-        let problem =
-            || Problem { field: Some(format!("spec.{field}")), ..self.problem(&declared.id, text.to_owned(), place) };
-        (!is_served).then(problem)
+        Problem { field: Some(format!("spec.{field}")), ..self.problem(id, message, place) }
     }
 
     /// The problem of an object that the engine refuses with `error`.
