@@ -125,6 +125,11 @@ impl RequestBody {
         Self { stream: Some(TimedBody::new(incoming, idle_timeout)), upload }
     }
 
+    /// A second body for the same request, where there is nothing to send.
+    pub(crate) fn copy_of_none(&self) -> Option<Self> {
+        self.stream.is_none().then(|| Self { stream: None, upload: self.upload.clone() })
+    }
+
     /// How far it is.
     pub(crate) fn upload(&self) -> &Arc<Upload> {
         &self.upload

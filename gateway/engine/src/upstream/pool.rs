@@ -1,7 +1,8 @@
 //! Sending one request to one endpoint: on an idle connection of this worker, or on a new one.
 //!
 //! Invariant: an HTTP/1.1 connection goes back to the pool only after its request's body was sent and its response's
-//! body read to the end, and never after an upgrade was asked for. A request whose bytes may have reached the endpoint is never sent twice here.
+//! body read to the end, and never after an upgrade was asked for. A request whose bytes may have reached the endpoint is
+//! sent again only where that is harmless (RFC 9110 section 9.2.2): it is safe, has no body, and the connection was an old one.
 
 use std::{
     convert::Infallible,
@@ -13,7 +14,7 @@ use std::{
     },
 };
 
-use http::{Request, Response};
+use http::{Method, Request, Response, header};
 use hyper::{
     body::Incoming,
     client::conn::{http1, http2},
@@ -242,18 +243,37 @@ async fn send_http1(
         if !connection.sender.is_ready() && connection.sender.ready().await.is_err() && is_reused {
             continue;
         }
+        let spare = if is_reused { repeatable(&request) } else { None };
         match connection.sender.try_send_request(request).await {
             Ok(response) => {
                 lease.connection = Leased::Http1(connection);
                 return Ok((response, lease));
             }
-            Err(mut error) => match error.take_message() {
+            Err(mut error) => match (error.take_message(), spare) {
                 // The endpoint closed an idle connection just now: the next one, or a new one, will do.
-                Some(unsent) if is_reused => request = unsent,
-                unsent => return Err(lease.failed(error.into_error(), unsent)),
+                (Some(unsent), _) if is_reused => request = unsent,
+                (None, Some(spare)) if error.error().is_incomplete_message() || error.error().is_closed() => {
+                    request = spare;
+                }
+                (unsent, _) => return Err(lease.failed(error.into_error(), unsent)),
             },
         }
     }
+}
+
+/// A copy of a request that may be sent twice: safe, without a body, without an upgrade.
+fn repeatable(request: &Request<RequestBody>) -> Option<Request<RequestBody>> {
+    let is_safe = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
+    if !is_safe || request.headers().contains_key(header::UPGRADE) {
+        return None;
+    }
+    let body = request.body().copy_of_none()?;
+    let mut copy = Request::new(body);
+    *copy.method_mut() = request.method().clone();
+    *copy.uri_mut() = request.uri().clone();
+    *copy.version_mut() = request.version();
+    *copy.headers_mut() = request.headers().clone();
+    Some(copy)
 }
 
 async fn send_http2(

@@ -370,3 +370,39 @@ async fn a_connection_without_tls_ends_its_service_when_the_listener_turns_to_ht
     let response = collect(client.send_request(request("/")).await.unwrap()).await;
     assert_eq!(response.status(), StatusCode::MISDIRECTED_REQUEST);
 }
+
+/// Answers the first request of each connection and closes it in the middle of the second.
+async fn closes_on_the_second_request() -> SocketAddr {
+    raw_upstream(|mut stream| async move {
+        let mut buffer = [0; 4096];
+        let Ok(1..) = stream.read(&mut buffer).await else { return };
+        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await.unwrap();
+        drop(stream.read(&mut buffer).await);
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_safe_request_outlives_a_pooled_connection_that_its_backend_closes() {
+    let proxy = Proxy::start(to(BackendProtocol::Http1, closes_on_the_second_request().await)).await;
+    let mut client = proxy.client().await;
+    for _ in 0..10 {
+        client.ready().await.unwrap();
+        let response = collect(client.send_request(request("/")).await.unwrap()).await;
+        assert_eq!((response.status(), &response.body()[..]), (StatusCode::OK, &b"ok"[..]));
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_may_change_something_is_not_sent_twice() {
+    let proxy = Proxy::start(to(BackendProtocol::Http1, closes_on_the_second_request().await)).await;
+    let mut client = proxy.client().await;
+    assert_eq!(collect(client.send_request(request("/")).await.unwrap()).await.status(), StatusCode::OK);
+    client.ready().await.unwrap();
+    let post = Request::post("/").header("host", "test.example").body(Full::from("x")).unwrap();
+    let response = collect(client.send_request(post).await.unwrap()).await;
+    assert_eq!(
+        (response.status(), &response.headers()["x-nebula-reason"]),
+        (StatusCode::BAD_GATEWAY, &"upstream_reset".parse().unwrap())
+    );
+}
