@@ -222,6 +222,7 @@ fn service<F: FilterSet>(
     let downstream = downstream.clone();
     service_fn(move |request| {
         let downstream = downstream.clone();
-        async move { Ok(proxy::serve(downstream, request).await) }
+        // On the heap at once: hyper and tokio move the future several times on its way into a task, and it is large.
+        Box::pin(async move { Ok(proxy::serve(downstream, request).await) })
     })
 }

@@ -58,7 +58,8 @@ pub struct Limits {
     /// How long an unused connection to an endpoint is kept. Below the 75 s and more of common servers, so that it is
     /// the proxy which closes first. Default 60 s.
     pub upstream_idle_timeout: Duration,
-    /// Unused HTTP/1 connections kept for one endpoint and worker. Default 64.
+    /// Unused HTTP/1 connections kept for one endpoint and worker; what is above is closed, and made again in the next
+    /// burst. Default 256.
     pub upstream_max_idle_per_endpoint: usize,
     /// Bytes of a response's head. Above: 502 `upstream_protocol_error`. Default 64 KiB.
     pub upstream_max_head_bytes: usize,
@@ -91,7 +92,7 @@ impl Default for Limits {
             response_head_timeout: Duration::from_mins(1),
             response_body_idle_timeout: Duration::from_mins(5),
             upstream_idle_timeout: Duration::from_mins(1),
-            upstream_max_idle_per_endpoint: 64,
+            upstream_max_idle_per_endpoint: 256,
             upstream_max_head_bytes: 64 << 10,
             upgrade_idle_timeout: Duration::from_hours(1),
         }
