@@ -199,8 +199,9 @@ pub struct Telemetry {
 /// Where spans go, and how many.
 #[derive(JsonSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Tracing {
-    /// The collector, as `http://host:port` or `https://host:port`; OTLP over gRPC (port 4317 by custom).
-    #[schemars(length(max = 512), regex(pattern = r"^https?://[A-Za-z0-9.\-\[\]:]+(/[^\s]*)?$"))]
+    /// The collector, as `http://host:port`; OTLP over gRPC (port 4317 by custom). Without TLS: a collector outside the
+    /// cluster is reached through one inside it.
+    #[schemars(length(max = 512), regex(pattern = r"^http://[A-Za-z0-9.\-\[\]:]+(/[^\s]*)?$"))]
     pub endpoint: String,
     /// The share of requests that get a span where the client has not decided (W3C trace context: its sampled flag is
     /// followed). A fraction of whole numbers, as Kubernetes APIs carry no floating point; the Gateway API writes its

@@ -33,11 +33,9 @@ pub(crate) fn check(spec: &GatewayConfigSpec) -> Result<(), String> {
     }
     if let Some(tracing) = &spec.telemetry.tracing {
         let endpoint: Result<http::Uri, _> = tracing.endpoint.parse();
-        let usable = endpoint
-            .as_ref()
-            .is_ok_and(|uri| uri.authority().is_some() && matches!(uri.scheme_str(), Some("http" | "https")));
+        let usable = endpoint.as_ref().is_ok_and(|uri| uri.authority().is_some() && uri.scheme_str() == Some("http"));
         if !usable {
-            return Err(format!("spec.telemetry.tracing.endpoint {:?} is not an http or https URL", tracing.endpoint));
+            return Err(format!("spec.telemetry.tracing.endpoint {:?} is not an http URL", tracing.endpoint));
         }
         let sampling = tracing.sampling;
         if sampling.denominator < 1 || sampling.numerator < 0 || sampling.numerator > sampling.denominator {

@@ -21,6 +21,7 @@ const GATEWAY_CONFIGS: &[(&str, Option<&str>)] = &[
     ("{log: {accessLog: Never}}", Some("spec.log.accessLog")),
     ("{telemetry: {tracing: {}}}", Some("spec.telemetry.tracing.endpoint")),
     ("{telemetry: {tracing: {endpoint: 'collector:4317'}}}", Some("spec.telemetry.tracing.endpoint")),
+    ("{telemetry: {tracing: {endpoint: 'https://collector:4317'}}}", Some("spec.telemetry.tracing.endpoint")),
     (
         "{telemetry: {tracing: {endpoint: 'http://c:4317', sampling: {numerator: 5, denominator: 4}}}}",
         Some("numerator must not be above denominator"),

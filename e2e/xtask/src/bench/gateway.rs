@@ -36,9 +36,9 @@ pub struct Options {
     /// Measure this program of the gateway, without compiling it.
     #[arg(long, value_name = "FILE", conflicts_with = "profile")]
     binary: Option<PathBuf>,
-    /// Let the kernel place the processes; else the subject has the last CPU for itself.
+    /// Give the subject the last CPU for itself; else the kernel places the processes.
     #[arg(long)]
-    unpinned: bool,
+    pinned: bool,
 }
 
 /// A started subject.
@@ -60,7 +60,7 @@ pub fn run(settings: &Settings, options: &Options) -> Result<()> {
         None => PathBuf::new(),
     };
     let programs = Programs::get(settings, nebula, &options.subjects)?;
-    let placement = placement(options.unpinned)?;
+    let placement = placement(options.pinned)?;
     print_setting(options, &programs, &placement);
     let workspace = Workspace::new(settings)?;
     let (mut turns, mut again) = (Vec::new(), Vec::new());
@@ -98,10 +98,10 @@ pub fn run(settings: &Settings, options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// The subject alone on the last CPU, client and upstream on the others.
-fn placement(unpinned: bool) -> Result<Placement> {
+/// Where it is wanted, the subject alone on the last CPU, client and upstream on the others.
+fn placement(pinned: bool) -> Result<Placement> {
     let cpus = available_parallelism()?.get();
-    if unpinned || cpus < 2 {
+    if !pinned || cpus < 2 {
         return Ok(Placement { subject: None, load: None });
     }
     Ok(Placement { subject: Some((cpus - 1).to_string()), load: Some(format!("0-{}", cpus - 2)) })
