@@ -3,7 +3,7 @@
 use std::{convert::Infallible, io, net::SocketAddr, pin::pin, sync::Arc};
 
 use control_plane_model::ListenerKey;
-use http::Request;
+use http::{HeaderValue, Request};
 use hyper::{
     body::Incoming,
     server::conn::{http1, http2},
@@ -24,7 +24,7 @@ use crate::{
     router::Bind,
     spawn::StreamExecutor,
     strict::{
-        Scheme,
+        self, Scheme,
         raw::{Guard, StrictIo},
     },
     telemetry::{DownstreamProtocol, PortMetrics, TlsFailure},
@@ -37,6 +37,8 @@ use crate::{
 pub(crate) struct Downstream<F: FilterSet> {
     pub(crate) worker: Load<F>,
     pub(crate) peer: SocketAddr,
+    /// The same as the backend reads it.
+    pub(crate) forwarded_for: HeaderValue,
     /// The socket that the client came to.
     pub(crate) bind: Bind,
     pub(crate) scheme: Scheme,
@@ -60,6 +62,7 @@ pub(crate) async fn serve<F: FilterSet>(worker: Load<F>, stream: TcpStream, peer
     }
     let mut downstream = Downstream {
         peer: SocketAddr::new(peer.ip().to_canonical(), peer.port()),
+        forwarded_for: strict::forwarded_for(peer),
         bind,
         scheme: Scheme::Http,
         handshake: None,

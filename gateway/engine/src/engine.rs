@@ -12,6 +12,7 @@ use tokio::sync::{Mutex, mpsc};
 
 use crate::{
     compile::{Compiler, Config, Refused},
+    dump,
     filter::FilterSet,
     limits::Limits,
     router::Bind,
@@ -117,8 +118,8 @@ impl<F: FilterSet> Engine<F> {
                 })
             })
             .collect();
-        let objects: BTreeMap<String, String> =
-            snapshot.resources().map(|resource| (resource.key().to_string(), format!("{resource:?}"))).collect();
+        let objects: serde_json::Map<_, _> =
+            snapshot.resources().map(|resource| (resource.key().to_string(), dump::resource(&resource))).collect();
         serde_json::json!({ "listeners": listeners, "objects": objects })
     }
 

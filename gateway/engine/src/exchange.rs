@@ -52,7 +52,7 @@ pub(crate) struct Completion {
     status: Option<StatusCode>,
     flag: Option<&'static str>,
     has_ended: bool,
-    telemetry: Telemetry,
+    telemetry: Arc<Telemetry>,
     _active: ActiveRequest,
     busy: RequestGuard,
 }
@@ -63,7 +63,7 @@ impl Completion {
         parts: &Parts,
         request_id: HeaderValue,
         client: std::net::SocketAddr,
-        telemetry: &Telemetry,
+        telemetry: &Arc<Telemetry>,
         busy: RequestGuard,
     ) -> Self {
         Self {

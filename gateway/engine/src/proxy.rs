@@ -218,8 +218,7 @@ impl<F: FilterSet> Exchange<'_, F> {
         head.method = parts.method.clone();
         head.uri = parts.uri.clone();
         head.headers = std::mem::take(&mut parts.headers);
-        strict::forwarding_headers(&mut head.headers, self.downstream.peer, self.downstream.scheme);
-        head.headers.insert(strict::X_REQUEST_ID, completion.request_id.clone());
+        strict::forwarding_headers(&mut head.headers, &self.downstream.forwarded_for, self.downstream.scheme);
         if let Some(span) = &completion.span {
             span.inject(&mut head.headers);
         }
@@ -237,11 +236,12 @@ impl<F: FilterSet> Exchange<'_, F> {
         let worker = &self.downstream.worker;
         let mut failed: Option<Arc<Endpoint>> = None;
         loop {
-            let picked = slot.pick(worker.id, failed.as_ref(), &mut *worker.rng.lock(), Instant::now());
+            let started = Instant::now();
+            let picked = slot.pick(worker.id, failed.as_ref(), &mut *worker.rng.lock(), started);
             let endpoint = picked.ok_or(Reason::NoEndpoints)?;
             completion.endpoint = Some(endpoint.clone());
             completion.attempts += 1;
-            let error = match self.attempt(slot, &endpoint, protocol, request, completion).await {
+            let error = match self.attempt(slot, &endpoint, protocol, request, started, completion).await {
                 Ok(answered) => return Ok(answered),
                 Err(error) => error,
             };
@@ -261,12 +261,12 @@ impl<F: FilterSet> Exchange<'_, F> {
         endpoint: &Arc<Endpoint>,
         protocol: Protocol,
         request: Request<RequestBody>,
+        started: Instant,
         completion: &mut Completion,
     ) -> Result<(Response<Incoming>, Lease), AttemptError> {
         let worker = &self.downstream.worker;
         let limits = &worker.shared.limits;
         let metrics = &worker.shared.telemetry.metrics;
-        let started = Instant::now();
         let own_limit = self.rule.timeouts.backend_request;
         let limit = own_limit.unwrap_or(limits.response_head_timeout);
         let mut sending = pin!(upstream::send(endpoint, worker.id, protocol, request, limits));

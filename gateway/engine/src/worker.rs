@@ -39,7 +39,7 @@ const COMMANDS: usize = 1024;
 pub(crate) struct Shared<F> {
     pub(crate) config: ArcSwap<Config<F>>,
     pub(crate) limits: Limits,
-    pub(crate) telemetry: Telemetry,
+    pub(crate) telemetry: Arc<Telemetry>,
     pub(crate) drain: Drain,
     /// Connections by worker.
     loads: Arc<[AtomicUsize]>,
@@ -48,7 +48,7 @@ pub(crate) struct Shared<F> {
 impl<F> Shared<F> {
     pub(crate) fn new(config: Config<F>, limits: Limits, telemetry: Telemetry, drain: Drain, workers: usize) -> Self {
         let loads = (0..workers).map(|_| AtomicUsize::new(0)).collect();
-        Self { config: ArcSwap::from_pointee(config), limits, telemetry, drain, loads }
+        Self { config: ArcSwap::from_pointee(config), limits, telemetry: Arc::new(telemetry), drain, loads }
     }
 
     /// Connections of all workers.

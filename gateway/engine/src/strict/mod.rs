@@ -181,14 +181,18 @@ fn target(parts: &Parts, limits: &Limits) -> Result<Uri, Reason> {
 
 /// Tells the backend where the request comes from: `x-forwarded-for`, `x-forwarded-proto` and `x-forwarded-host`.
 /// The client's own were removed by [`canonicalise`], so that each holds one value that the gateway vouches for.
-pub fn forwarding_headers(headers: &mut HeaderMap, peer: SocketAddr, scheme: Scheme) {
-    if let Ok(address) = HeaderValue::from_str(&peer.ip().to_canonical().to_string()) {
-        headers.insert(X_FORWARDED_FOR, address);
-    }
+pub fn forwarding_headers(headers: &mut HeaderMap, client: &HeaderValue, scheme: Scheme) {
+    headers.insert(X_FORWARDED_FOR, client.clone());
     headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(scheme.as_str()));
     if let Some(host) = headers.get(header::HOST).cloned() {
         headers.insert(X_FORWARDED_HOST, host);
     }
+}
+
+/// A client's address as `x-forwarded-for` has it; the same for all requests of a connection.
+pub fn forwarded_for(peer: SocketAddr) -> HeaderValue {
+    // An address is made of digits, letters, dots and colons, which a field may hold.
+    HeaderValue::from_str(&peer.ip().to_canonical().to_string()).unwrap_or(HeaderValue::from_static("unknown"))
 }
 
 /// A field's name as a constant.

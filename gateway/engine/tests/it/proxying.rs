@@ -339,3 +339,15 @@ async fn an_endpoint_that_leaves_keeps_no_request() {
     proxy.engine.apply(Delta { upserted: Vec::new(), removed }).await;
     assert_eq!(proxy.get("/").await.headers()["x-nebula-reason"], "backend_not_found");
 }
+
+#[tokio::test]
+async fn the_dump_says_what_is_in_force() {
+    let address = saying("here").await;
+    let proxy = Proxy::start(one_backend(address)).await;
+    let dump = proxy.engine.dump().await;
+    assert_eq!(dump["listeners"][0]["is_open"], true);
+    assert_eq!(dump["objects"]["endpoints/test/one/80"], serde_json::json!([address.to_string()]));
+    let rule = &dump["objects"]["route/http/test/all"]["rules"][0];
+    assert_eq!(rule["matches"][0]["path"], serde_json::json!({ "prefix": "/" }));
+    assert_eq!((&rule["backends"][0]["backend"], &rule["backends"][0]["weight"]), (&"test/one/80".into(), &1.into()));
+}
