@@ -152,9 +152,12 @@ fn filter(filter: &Filter) -> Value {
 
 fn header_modifier(modifier: &HeaderModifier) -> Value {
     let shown = |fields: &[(HeaderName, HeaderValue)]| -> Vec<Value> {
-        let text = |name: &HeaderName, value: &HeaderValue| match CREDENTIALS.contains(name) {
-            true => HIDDEN.to_owned(),
-            false => String::from_utf8_lossy(value.as_bytes()).into_owned(),
+        let text = |name: &HeaderName, value: &HeaderValue| {
+            if CREDENTIALS.contains(name) {
+                HIDDEN.to_owned()
+            } else {
+                String::from_utf8_lossy(value.as_bytes()).into_owned()
+            }
         };
         fields.iter().map(|(name, value)| json!({ "name": name.as_str(), "value": text(name, value) })).collect()
     };
