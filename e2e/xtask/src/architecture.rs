@@ -34,6 +34,7 @@ const MAY_DEPEND: &[(&str, &[&str])] = &[
         ],
     ),
     ("kit-process", &[]),
+    ("kit-testing", &[]),
     ("policy-balance", &["control-plane-model"]),
     ("e2e-bench-propagation", &[]),
     ("e2e-tests", &[]),

@@ -11,13 +11,15 @@ use std::{
 use bytes::{Buf as _, Bytes};
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf},
-    time::Sleep,
+    time::{Instant, Sleep},
 };
 
 use crate::watchdog::Progress;
 
-/// How long a client may go on sending, or hold its side open, once the proxy has closed its own.
-const LINGER: Duration = Duration::from_secs(1);
+/// How long a client may send nothing, and hold its side open, once the proxy has closed its own.
+const LINGER_IDLE: Duration = Duration::from_secs(1);
+/// How long it may go on sending then.
+const LINGER: Duration = Duration::from_secs(30);
 /// Reads of dropped bytes in one turn.
 const DROPS: usize = 16;
 
@@ -27,8 +29,26 @@ pub(crate) struct WatchedIo<S> {
     stream: S,
     early: Bytes,
     progress: Arc<Progress>,
-    /// Runs once the proxy has sent its last byte.
-    linger: Option<Pin<Box<Sleep>>>,
+    /// Once the proxy has sent its last byte.
+    linger: Option<Linger>,
+}
+
+/// The time that a client has left to end its side.
+#[derive(Debug)]
+struct Linger {
+    timer: Pin<Box<Sleep>>,
+    end: Instant,
+}
+
+impl Linger {
+    fn begin() -> Self {
+        Self { timer: Box::pin(tokio::time::sleep(LINGER_IDLE)), end: Instant::now() + LINGER }
+    }
+
+    /// The client has sent something.
+    fn extend(&mut self) {
+        self.timer.as_mut().reset(self.end.min(Instant::now() + LINGER_IDLE));
+    }
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> WatchedIo<S> {
@@ -86,20 +106,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WatchedIo<S> {
     /// Drops what the client still sends until it ends too: a socket that is closed with bytes unread is reset, and a
     /// client that was sending a body would lose the answer to it (RFC 9112 section 9.6).
     fn poll_linger(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        let timer = self.linger.get_or_insert_with(|| Box::pin(tokio::time::sleep(LINGER)));
-        if timer.as_mut().poll(context).is_ready() {
-            return Poll::Ready(());
-        }
+        let linger = self.linger.get_or_insert_with(Linger::begin);
         let mut bytes = [0; 4 << 10];
         for _ in 0..DROPS {
             let mut piece = ReadBuf::new(&mut bytes);
-            let read = ready!(Pin::new(&mut self.stream).poll_read(context, &mut piece));
-            if read.is_err() || piece.filled().is_empty() {
-                return Poll::Ready(());
+            match Pin::new(&mut self.stream).poll_read(context, &mut piece) {
+                Poll::Pending => return linger.timer.as_mut().poll(context),
+                Poll::Ready(Ok(())) if !piece.filled().is_empty() => {}
+                Poll::Ready(_) => return Poll::Ready(()),
             }
         }
+        linger.extend();
         context.waker().wake_by_ref();
-        Poll::Pending
+        linger.timer.as_mut().poll(context)
     }
 
     fn note<T>(&self, result: Poll<io::Result<T>>) -> Poll<io::Result<T>> {

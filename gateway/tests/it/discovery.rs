@@ -12,6 +12,7 @@ use kit_process::{
     drain::{self, DrainTrigger},
     tasks::Tasks,
 };
+use kit_testing::free_port;
 use nix::sys::signal::Signal;
 use rustls::{
     crypto::aws_lc_rs,
@@ -20,7 +21,7 @@ use rustls::{
 use rustls_pki_types::PrivateKeyDer;
 use tokio::net::TcpListener;
 
-use crate::harness::{DEADLINE, Folder, Gateway, eventually, free_port, says, try_get};
+use crate::harness::{DEADLINE, Folder, Gateway, eventually, says, try_get};
 
 fn gateway_key() -> GatewayKey {
     GatewayKey(ObjectName::new("infra", "edge"))

@@ -36,7 +36,7 @@ async fn a_service_without_endpoints_answers_503_and_a_path_that_no_route_matche
 
 #[tokio::test]
 async fn a_backend_that_refuses_connections_answers_503() {
-    let nobody = std::net::SocketAddr::from(([127, 0, 0, 1], crate::harness::free_port()));
+    let nobody = std::net::SocketAddr::from(([127, 0, 0, 1], kit_testing::free_port()));
     let folder = Folder::with([
         ("gateway.yaml", gateway()),
         ("route.yaml", route("r", "/", "gone")),

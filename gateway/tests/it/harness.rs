@@ -8,10 +8,7 @@ use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
-    sync::{
-        Arc,
-        atomic::{AtomicU16, Ordering},
-    },
+    sync::Arc,
     time::Duration,
 };
 
@@ -20,6 +17,7 @@ use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use kit_testing::free_port;
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -35,19 +33,6 @@ use tokio::{
 pub const DEADLINE: Duration = Duration::from_secs(30);
 /// Between two looks.
 const POLL: Duration = Duration::from_millis(5);
-
-/// A port that nobody listens on, below those that the system hands out itself.
-pub fn free_port() -> u16 {
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    // More than all tests of a run need, so that none comes around while another test is about to open it.
-    let offset = u16::try_from(std::process::id() % 20).unwrap() * 500;
-    loop {
-        let port = 20_000 + offset + NEXT.fetch_add(1, Ordering::Relaxed) % 500;
-        if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
-            return port;
-        }
-    }
-}
 
 /// Waits until `check` gives something.
 ///

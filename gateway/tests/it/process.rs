@@ -5,11 +5,12 @@ use std::{process::Command, sync::Arc};
 use bytes::Bytes;
 use http::Response;
 use http_body_util::Full;
+use kit_testing::free_port;
 use nix::sys::signal::Signal;
 use tokio::sync::Notify;
 
 use crate::harness::{
-    Client, Folder, Gateway, backend, eventually, free_port, gateway, route, says, service, spawn, try_get,
+    Client, Folder, Gateway, backend, eventually, gateway, route, says, service, spawn, try_get,
 };
 
 async fn one_backend() -> Folder {

@@ -30,10 +30,9 @@ use kit_process::{clock::SystemClock, drain, tasks::Tasks};
 use prometheus_client::registry::Registry;
 use tokio::net::{TcpListener, TcpStream};
 
-/// A port that was free a moment ago.
+/// A port that nobody listens on.
 pub fn free_port() -> NonZeroU16 {
-    let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    NonZeroU16::new(listener.local_addr().unwrap().port()).unwrap()
+    NonZeroU16::new(kit_testing::free_port()).unwrap()
 }
 
 /// An engine that listens on one port of loopback.
