@@ -102,6 +102,6 @@ pub enum Unavailable {
 pub struct Timeouts {
     /// From the request's head received to the response's head sent, all attempts included.
     pub request: Option<Duration>,
-    /// One attempt: from the request sent to the response's head received.
+    /// One attempt: from the request sent to the response received whole.
     pub backend_request: Option<Duration>,
 }

@@ -28,6 +28,9 @@ pub(crate) enum BodyError {
     /// The peer sent nothing for too long.
     #[error("no byte of the body for {0:?}")]
     Idle(Duration),
+    /// The attempt's time is over.
+    #[error("not the whole body in time")]
+    Late,
 }
 
 /// What is known of a request's body by all who have to do with its exchange.
@@ -71,18 +74,19 @@ impl Upload {
     }
 }
 
-/// A stream of frames, each of which must come within a limit.
+/// A stream of frames, each of which must come within a limit, and all of them before the deadline.
 #[derive(Debug)]
-struct TimedBody {
-    incoming: Incoming,
+struct TimedBody<B = Incoming> {
+    incoming: B,
     idle_timeout: Duration,
+    deadline: Option<Instant>,
     /// Runs while a frame is waited for.
     timer: Option<Pin<Box<Sleep>>>,
 }
 
-impl TimedBody {
-    fn new(incoming: Incoming, idle_timeout: Duration) -> Self {
-        Self { incoming, idle_timeout, timer: None }
+impl<B: Body<Data = Bytes, Error: std::error::Error> + Unpin> TimedBody<B> {
+    fn new(incoming: B, idle_timeout: Duration, deadline: Option<Instant>) -> Self {
+        Self { incoming, idle_timeout, deadline, timer: None }
     }
 
     /// The next frame. Where the limit has passed and the pause `is_excused`, the limit begins anew.
@@ -91,19 +95,33 @@ impl TimedBody {
         context: &mut Context<'_>,
         mut is_excused: impl FnMut() -> bool,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if self.is_late() {
+            return Poll::Ready(Some(Err(BodyError::Late)));
+        }
         if let Poll::Ready(frame) = Pin::new(&mut self.incoming).poll_frame(context) {
             self.timer = None;
             return Poll::Ready(frame.map(|frame| frame.map_err(|error| BodyError::Broken(chain(&error).into()))));
         }
-        let limit = self.idle_timeout;
-        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
+        let (limit, deadline) = (self.idle_timeout, self.deadline);
+        let end = || {
+            let end = Instant::now() + limit;
+            deadline.map_or(end, |deadline| deadline.min(end))
+        };
         loop {
+            let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(end())));
             ready!(timer.as_mut().poll(context));
+            if self.is_late() {
+                return Poll::Ready(Some(Err(BodyError::Late)));
+            }
             if !is_excused() {
                 return Poll::Ready(Some(Err(BodyError::Idle(limit))));
             }
-            timer.as_mut().reset(Instant::now() + limit);
+            self.timer = None;
         }
+    }
+
+    fn is_late(&self) -> bool {
+        self.deadline.is_some_and(|deadline| deadline <= Instant::now())
     }
 }
 
@@ -122,7 +140,7 @@ impl RequestBody {
             upload.end();
             return Self { stream: None, upload };
         }
-        Self { stream: Some(TimedBody::new(incoming, idle_timeout)), upload }
+        Self { stream: Some(TimedBody::new(incoming, idle_timeout, None)), upload }
     }
 
     /// A second body for the same request, where there is nothing to send.
@@ -203,9 +221,9 @@ impl ResponseBody {
         Self { source: Source::Local(None), completion: None, pace: None }
     }
 
-    /// A backend's answer.
+    /// A backend's answer, which must end within the attempt that brought it.
     pub(crate) fn upstream(incoming: Incoming, lease: Lease, idle_timeout: Duration, completion: Completion) -> Self {
-        let stream = TimedBody::new(incoming, idle_timeout);
+        let stream = TimedBody::new(incoming, idle_timeout, completion.attempt_deadline);
         let source = Source::Upstream(stream, Some(lease), 0);
         let mut body = Self { source, completion: Some(completion), pace: Pace::of_this_stream() };
         body.finish_if_ended();
@@ -286,5 +304,69 @@ impl Body for ResponseBody {
             Source::Local(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
             Source::Upstream(stream, ..) => stream.incoming.size_hint(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{cell::Cell, convert::Infallible, future::poll_fn};
+
+    use http_body_util::StreamBody;
+    use tokio::sync::mpsc;
+    use tokio_stream::wrappers::ReceiverStream;
+
+    use super::*;
+
+    type Pieces = mpsc::Sender<Result<Frame<Bytes>, Infallible>>;
+
+    const IDLE: Duration = Duration::from_secs(10);
+
+    fn body(
+        deadline: Option<Duration>,
+    ) -> (Pieces, TimedBody<StreamBody<ReceiverStream<Result<Frame<Bytes>, Infallible>>>>) {
+        let (sender, receiver) = mpsc::channel(1);
+        let deadline = deadline.map(|limit| Instant::now() + limit);
+        (sender, TimedBody::new(StreamBody::new(ReceiverStream::new(receiver)), IDLE, deadline))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_stands_still_is_given_up_at_its_limit() {
+        let (_sender, mut body) = body(None);
+        let begun = Instant::now();
+        let frame = poll_fn(|context| body.poll_frame(context, || false)).await;
+        assert!(matches!(frame, Some(Err(BodyError::Idle(IDLE)))), "{frame:?}");
+        assert_eq!(begun.elapsed(), IDLE);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pause_that_is_excused_begins_the_limit_anew() {
+        let (_sender, mut body) = body(None);
+        let (begun, excuses) = (Instant::now(), Cell::new(3));
+        let is_excused = || excuses.replace(excuses.get() - 1) > 0;
+        let frame = poll_fn(|context| body.poll_frame(context, is_excused)).await;
+        assert!(matches!(frame, Some(Err(BodyError::Idle(_)))), "{frame:?}");
+        assert_eq!(begun.elapsed(), IDLE * 4);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_goes_on_for_ever_ends_at_its_deadline() {
+        let (sender, mut body) = body(Some(IDLE * 2));
+        let begun = Instant::now();
+        let drip = async {
+            while sender.send(Ok(Frame::data(Bytes::from_static(b"x")))).await.is_ok() {
+                tokio::time::sleep(IDLE / 3).await;
+            }
+        };
+        let read = async {
+            loop {
+                match poll_fn(|context| body.poll_frame(context, || true)).await {
+                    Some(Ok(_)) => {}
+                    ended => break ended,
+                }
+            }
+        };
+        let ended = tokio::select! { ended = read => ended, () = drip => None };
+        assert!(matches!(ended, Some(Err(BodyError::Late))), "{ended:?}");
+        assert_eq!(begun.elapsed(), IDLE * 2);
     }
 }

@@ -1,6 +1,15 @@
 //! One client connection: TLS, the protocol, and serving its requests until it ends, drains or is given up.
 
-use std::{convert::Infallible, io, net::SocketAddr, pin::pin, sync::Arc};
+use std::{
+    convert::Infallible,
+    future::{Future as _, poll_fn},
+    io,
+    net::SocketAddr,
+    pin::pin,
+    sync::Arc,
+    task::Poll,
+    time::Duration,
+};
 
 use control_plane_model::ListenerKey;
 use http::{HeaderValue, Request};
@@ -10,6 +19,7 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
+use kit_process::drain::Drain;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
@@ -32,6 +42,10 @@ use crate::{
     watchdog::{Phase, Progress},
     worker::Load,
 };
+
+/// How long a client that has just come may take for its first bytes, or its handshake, once the engine drains: its
+/// request may be on the way already.
+const DRAIN_GRACE: Duration = Duration::from_secs(1);
 
 /// What a request needs to know of its connection.
 pub(crate) struct Downstream<F: FilterSet> {
@@ -77,7 +91,7 @@ pub(crate) async fn serve<F: FilterSet>(worker: Load<F>, stream: TcpStream, peer
             biased;
             preface = io.opens_with_http2() => preface,
             () = downstream.progress.aborted() => return,
-            () = worker.shared.drain.signaled() => return,
+            () = grace_after(&worker.shared.drain) => return,
         };
         match is_http2 {
             Ok(false) => http1(io, downstream, &metrics).await,
@@ -91,7 +105,7 @@ pub(crate) async fn serve<F: FilterSet>(worker: Load<F>, stream: TcpStream, peer
     let accepted = tokio::select! {
         biased;
         accepted = handshake(stream, &worker.shared.limits, find) => accepted,
-        () = worker.shared.drain.signaled() => return,
+        () = grace_after(&worker.shared.drain) => return,
     };
     let (stream, listener) = match accepted {
         Ok(accepted) => accepted,
@@ -110,6 +124,12 @@ pub(crate) async fn serve<F: FilterSet>(worker: Load<F>, stream: TcpStream, peer
     } else {
         http1(io, downstream, &metrics).await;
     }
+}
+
+/// Ends [`DRAIN_GRACE`] after the drain has begun.
+async fn grace_after(drain: &Drain) {
+    drain.signaled().await;
+    tokio::time::sleep(DRAIN_GRACE).await;
 }
 
 type Accepted = (TlsStream<TcpStream>, ListenerKey);
@@ -149,14 +169,23 @@ macro_rules! serve_until_drained {
         let mut connection = pin!($connection);
         let ended = tokio::select! {
             biased;
+            // Before the connection, so that a response that is ready at the same time says that it closes.
+            () = $drain.signaled() => None,
             ended = connection.as_mut() => Some(ended),
             // A client that is idle may be sending its next request just now: HTTP/2 can tell it not to.
             () = $progress.aborted() => if $progress.phase() == Phase::Idle { None } else { return },
-            () = $drain.signaled() => None,
         };
         let ended = match ended {
             Some(ended) => ended,
             None => {
+                let first = poll_fn(|context| match connection.as_mut().poll(context) {
+                    Poll::Pending if !$progress.has_begun() => Poll::Pending,
+                    polled => Poll::Ready(polled.is_ready()),
+                });
+                // hyper would close a connection without a request at once, although one may be on the way.
+                if !$progress.has_begun() && tokio::time::timeout(DRAIN_GRACE, first).await == Ok(true) {
+                    return;
+                }
                 connection.as_mut().graceful_shutdown();
                 tokio::select! {
                     biased;
@@ -203,7 +232,9 @@ where
         .max_concurrent_streams(limits.h2_max_concurrent_streams)
         .max_pending_accept_reset_streams(limits.h2_max_pending_accept_reset_streams)
         .max_local_error_reset_streams(limits.h2_max_local_error_reset_streams)
-        .max_header_list_size(u32::try_from(limits.max_head_bytes).unwrap_or(u32::MAX))
+        // Twice the limit, so that what is a little above it is answered from the table of local replies; what is far
+        // above gets a bare 431.
+        .max_header_list_size(u32::try_from(limits.max_head_bytes.saturating_mul(2)).unwrap_or(u32::MAX))
         .max_send_buf_size(limits.h2_max_send_buffer_bytes)
         .initial_stream_window_size(limits.h2_stream_window_bytes)
         .initial_connection_window_size(limits.h2_connection_window_bytes)

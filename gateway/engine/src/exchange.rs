@@ -36,6 +36,8 @@ pub(crate) struct Completion {
     pub(crate) upload: Arc<Upload>,
     pub(crate) attempts: u32,
     pub(crate) upstream_duration: Option<Duration>,
+    /// When the attempt that brought the response must have ended, its body included.
+    pub(crate) attempt_deadline: Option<Instant>,
     pub(crate) listener: Option<Arc<ListenerRuntime>>,
     pub(crate) route: Option<Arc<RouteRuntime>>,
     pub(crate) rule: Option<Text>,
@@ -73,6 +75,7 @@ impl Completion {
             upload: Arc::default(),
             attempts: 0,
             upstream_duration: None,
+            attempt_deadline: None,
             listener: None,
             route: None,
             rule: None,
@@ -123,7 +126,7 @@ impl Completion {
         self.has_ended = true;
         self.flag = Some(match error {
             BodyError::Broken(_) => "response_body_error",
-            BodyError::Idle(_) => "response_body_timeout",
+            BodyError::Idle(_) | BodyError::Late => "response_body_timeout",
         });
     }
 

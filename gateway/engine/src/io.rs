@@ -14,7 +14,7 @@ use tokio::{
     time::{Instant, Sleep},
 };
 
-use crate::watchdog::Progress;
+use crate::watchdog::{Phase, Progress};
 
 /// How long a client may send nothing, and hold its side open, once the proxy has closed its own.
 const LINGER_IDLE: Duration = Duration::from_secs(1);
@@ -157,6 +157,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for WatchedIo<S> {
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.linger.is_none() {
             ready!(Pin::new(&mut self.stream).poll_shutdown(context))?;
+        }
+        // The other side of a tunnel may have ended alone: what the client goes on sending is the backend's.
+        if self.progress.phase() == Phase::Tunnel {
+            return Poll::Ready(Ok(()));
         }
         self.poll_linger(context).map(Ok)
     }

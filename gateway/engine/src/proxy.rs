@@ -3,7 +3,7 @@
 //! Invariants: a request sees one configuration (it is loaded once, to find the rule, and the rule holds the rest).
 //! Whatever fails is answered from the table of local replies; a panic answers 500 and ends nothing else.
 
-use std::{panic::AssertUnwindSafe, pin::pin, sync::Arc, time::Duration};
+use std::{future::Future, panic::AssertUnwindSafe, pin::pin, sync::Arc, time::Duration};
 
 use control_plane_model::{BackendProtocol, RouteKind};
 use futures::FutureExt as _;
@@ -30,6 +30,8 @@ use crate::{
 
 /// Endpoints that are tried for one request while none of its bytes were sent.
 const MAX_ATTEMPTS: u32 = 3;
+/// The least that a failed attempt counts as, among the times of answers.
+const FAILURE_COST: Duration = Duration::from_secs(1);
 
 /// Serves one request of a client.
 pub(crate) async fn serve<F: FilterSet>(
@@ -57,8 +59,9 @@ pub(crate) async fn serve<F: FilterSet>(
             let idle = shared.limits.response_body_idle_timeout;
             response.map(|incoming| ResponseBody::upstream(incoming, lease, idle, completion))
         }
-        Ok(Answer::Filter(response)) => {
+        Ok(Answer::Filter(mut response)) => {
             completion.answered(response.status());
+            response.headers_mut().insert(strict::X_REQUEST_ID, context.request_id.clone());
             response.map(|bytes| ResponseBody::local(bytes, completion))
         }
         Ok(Answer::Upgraded(response, tunnel)) => {
@@ -124,7 +127,7 @@ async fn forward<F: FilterSet>(
             Verdict::Respond(response) => return Ok(Answer::Filter(response)),
         }
         let target = choose_target(&rule, downstream)?;
-        let exchange = Exchange { downstream, rule: &rule, target, received: &received, is_grpc };
+        let exchange = Exchange { downstream, rule: &rule, target, received: &received, is_grpc, deadline };
         exchange.run(parts, incoming, canonical.upgrade, client_upgrade, completion).await
     };
     match deadline {
@@ -179,6 +182,8 @@ struct Exchange<'a, F: FilterSet> {
     target: &'a Target<F>,
     received: &'a Received,
     is_grpc: bool,
+    /// When the client must have its answer.
+    deadline: Option<Instant>,
 }
 
 impl<F: FilterSet> Exchange<'_, F> {
@@ -254,7 +259,7 @@ impl<F: FilterSet> Exchange<'_, F> {
         }
     }
 
-    /// Sends the request to `endpoint`, within the rule's limit for one attempt.
+    /// Sends the request to `endpoint`, within the rule's limit for one attempt and what is left of that for all.
     async fn attempt(
         &self,
         slot: &BackendSlot,
@@ -267,33 +272,32 @@ impl<F: FilterSet> Exchange<'_, F> {
         let worker = &self.downstream.worker;
         let limits = &worker.shared.limits;
         let metrics = &worker.shared.telemetry.metrics;
-        let own_limit = self.rule.timeouts.backend_request;
-        let limit = own_limit.unwrap_or(limits.response_head_timeout);
-        let mut sending = pin!(upstream::send(endpoint, worker.id, protocol, request, limits));
-        let sent = loop {
-            let before = completion.upload.bytes();
-            match tokio::time::timeout(limit, sending.as_mut()).await {
-                // Without a limit of the rule's own, an upload takes the time that it takes, while it goes on.
-                Err(_) if own_limit.is_none() && completion.upload.bytes() != before => {}
-                ended => break ended,
-            }
+        completion.attempt_deadline = self.rule.timeouts.backend_request.map(|limit| started + limit);
+        let hard_limit = completion.attempt_deadline.into_iter().chain(self.deadline).min();
+        let sending = upstream::send(endpoint, worker.id, protocol, request, limits);
+        let sent = match hard_limit {
+            Some(hard_limit) => tokio::time::timeout_at(hard_limit, sending).await.ok(),
+            // An upload takes the time that it takes, while it goes on.
+            None => while_it_moves(limits.response_head_timeout, || completion.upload.bytes(), sending).await,
         };
         let now = Instant::now();
         let elapsed = now.saturating_duration_since(started);
         completion.upstream_duration = Some(elapsed);
         let error = match sent {
-            Ok(Ok((response, lease))) => {
+            Some(Ok((response, lease))) => {
                 endpoint.observe(worker.id, elapsed, now);
                 slot.metrics.observe(elapsed);
                 metrics.attempt(if lease.is_reused() { PoolOutcome::Reused } else { PoolOutcome::Connected });
                 return Ok((response, lease));
             }
-            Ok(Err(error)) => AttemptError::from(error),
-            Err(_) => AttemptError { failure: AttemptFailure::Timeout(limit), unsent: None },
+            Some(Err(error)) => AttemptError::from(error),
+            None if self.deadline.is_some_and(|deadline| deadline <= now) => AttemptFailure::Deadline(elapsed).into(),
+            None => AttemptFailure::Timeout(elapsed).into(),
         };
         if !matches!(error.failure, AttemptFailure::Send(SendFailure::Client(_))) {
-            // A failure counts as the slowest answer, so that the endpoint is avoided for a while.
-            endpoint.observe(worker.id, limits.response_head_timeout, now);
+            // A failure counts as a slow answer, so that the endpoint is avoided for a while, and not for long: a
+            // client's own request may have caused it.
+            endpoint.observe(worker.id, elapsed.max(FAILURE_COST), now);
             metrics.attempt_failed(&slot.metrics, error.failure.kind());
         }
         Err(error)
@@ -401,6 +405,21 @@ fn remove_hop_by_hop(headers: &mut HeaderMap) {
     for name in ["connection", "upgrade", "keep-alive", "proxy-connection"] {
         headers.remove(name);
     }
+    // Only the gateway says why the gateway answered.
+    headers.remove(local_reply::X_NEBULA_REASON);
+}
+
+/// Waits for `sending` for as long as `moved` goes on changing within `limit`.
+async fn while_it_moves<T>(limit: Duration, moved: impl Fn() -> u64, sending: impl Future<Output = T>) -> Option<T> {
+    let mut sending = pin!(sending);
+    loop {
+        let before = moved();
+        match tokio::time::timeout(limit, sending.as_mut()).await {
+            Ok(sent) => return Some(sent),
+            Err(_) if moved() != before => {}
+            Err(_) => return None,
+        }
+    }
 }
 
 /// Why an attempt brought no response.
@@ -413,8 +432,16 @@ struct AttemptError {
 enum AttemptFailure {
     #[error("no response within {0:?}")]
     Timeout(Duration),
+    #[error("no response in what was left of the request's time, {0:?}")]
+    Deadline(Duration),
     #[error("{0}")]
     Send(SendFailure),
+}
+
+impl From<AttemptFailure> for AttemptError {
+    fn from(failure: AttemptFailure) -> Self {
+        Self { failure, unsent: None }
+    }
 }
 
 impl From<SendError> for AttemptError {
@@ -426,7 +453,7 @@ impl From<SendError> for AttemptError {
 impl AttemptFailure {
     fn kind(&self) -> ExchangeFailure {
         match self {
-            Self::Timeout(_) => ExchangeFailure::ResponseTimeout,
+            Self::Timeout(_) | Self::Deadline(_) => ExchangeFailure::ResponseTimeout,
             Self::Send(failure) => failure.kind(),
         }
     }
@@ -434,8 +461,9 @@ impl AttemptFailure {
     fn reason(&self) -> Reason {
         match self {
             Self::Timeout(_) => Reason::UpstreamTimeout,
+            Self::Deadline(_) => Reason::DeadlineExceeded,
             Self::Send(SendFailure::Client(error)) => match error {
-                BodyError::Idle(_) => Reason::RequestTimeout,
+                BodyError::Idle(_) | BodyError::Late => Reason::RequestTimeout,
                 BodyError::Broken(_) => Reason::RequestBodyError,
             },
             Self::Send(failure) => match failure.kind() {
@@ -445,5 +473,33 @@ impl AttemptFailure {
                 ExchangeFailure::Reset | ExchangeFailure::ResponseTimeout => Reason::UpstreamReset,
             },
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_secs(10);
+
+    #[tokio::test(start_paused = true)]
+    async fn an_upload_that_goes_on_is_not_given_up() {
+        let moved = AtomicU64::new(0);
+        let upload = async {
+            for _ in 0..20 {
+                tokio::time::sleep(LIMIT / 2).await;
+                moved.fetch_add(1, Ordering::Relaxed);
+            }
+        };
+        assert_eq!(while_it_moves(LIMIT, || moved.load(Ordering::Relaxed), upload).await, Some(()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_backend_that_does_not_answer_is_given_up_at_the_limit() {
+        let begun = Instant::now();
+        assert_eq!(while_it_moves(LIMIT, || 7, std::future::pending::<()>()).await, None);
+        assert_eq!(begun.elapsed(), LIMIT);
     }
 }

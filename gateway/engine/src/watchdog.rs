@@ -100,6 +100,11 @@ impl Progress {
         RequestGuard(self.clone())
     }
 
+    /// Whether the connection has had a request.
+    pub(crate) fn has_begun(&self) -> bool {
+        self.begun.load(Ordering::Relaxed) > 0
+    }
+
     /// The present phase.
     pub(crate) fn phase(&self) -> Phase {
         Phase::from_u8(self.phase.load(Ordering::Relaxed))
@@ -137,7 +142,7 @@ impl Progress {
     }
 
     fn is_overdue(&self, now: u64, limits: &Limits) -> bool {
-        let ticks = |limit: Duration| u64::try_from(limit.as_millis() / TICK.as_millis()).unwrap_or(u64::MAX);
+        let ticks = |limit: Duration| u64::try_from(limit.as_millis().div_ceil(TICK.as_millis())).unwrap_or(u64::MAX);
         // A tick is counted once it is complete, so the first one does not count.
         let exceeds = |since: u64, limit: Duration| now.saturating_sub(since) > ticks(limit);
         let blocked = self.write_blocked_since.load(Ordering::Relaxed);
@@ -246,6 +251,15 @@ mod tests {
         assert_eq!(progress.phase(), Phase::Head);
         progress.read();
         assert_eq!(ticks_until_abort(&watchdog, &progress, &limits, 10), Some(5));
+    }
+
+    #[test]
+    fn a_limit_between_two_ticks_is_not_enforced_early() {
+        let limits = Limits { header_read_timeout: TICK * 3 / 2, ..Limits::default() };
+        let watchdog = Watchdog::new();
+        let progress = watchdog.watch();
+        progress.read();
+        assert_eq!(ticks_until_abort(&watchdog, &progress, &limits, 10), Some(3));
     }
 
     #[test]

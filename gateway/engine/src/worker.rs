@@ -142,12 +142,26 @@ impl<F: FilterSet> Worker<F> {
                 accepted = listener.accept() => self.accepted(accepted, bind).await,
             }
         }
-        // Closing a SO_REUSEPORT socket resets what waits in its queue, so that is served first.
-        while let Some(accepted) = futures::FutureExt::now_or_never(listener.accept()) {
-            if accepted.is_err() {
-                break;
+        match listener.into_std() {
+            Ok(listener) => self.empty_queue(&listener, bind),
+            Err(error) => tracing::warn!(%error, ?bind, "connections that waited are reset"),
+        }
+    }
+
+    /// Serves the connections that wait in the queue of a socket that is about to close: closing it would reset them.
+    fn empty_queue(self: &Arc<Self>, listener: &StdTcpListener, bind: Bind) {
+        loop {
+            let accepted = listener.accept().and_then(|(stream, peer)| {
+                stream.set_nonblocking(true)?;
+                Ok((TcpStream::from_std(stream)?, peer))
+            });
+            match accepted {
+                Ok((stream, peer)) => self.place(stream, peer, bind),
+                // The client has left, or a signal came.
+                Err(error) if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted) => {
+                }
+                Err(_) => return,
             }
-            self.accepted(accepted, bind).await;
         }
     }
 
@@ -183,6 +197,9 @@ impl<F: FilterSet> Worker<F> {
     fn serve(self: &Arc<Self>, stream: TcpStream, peer: SocketAddr, bind: Bind, counted: Counted) {
         if self.connections().load(Ordering::Relaxed) > self.shared.limits.max_connections_per_worker {
             tracing::debug!(%peer, "connection refused: this worker serves as many as it may");
+            if let Some(metrics) = self.shared.config.load().port(bind) {
+                metrics.refused();
+            }
             return;
         }
         let load = Load { worker: self.clone(), _counted: counted };

@@ -9,9 +9,7 @@ use kit_testing::free_port;
 use nix::sys::signal::Signal;
 use tokio::sync::Notify;
 
-use crate::harness::{
-    Client, Folder, Gateway, backend, eventually, gateway, route, says, service, spawn, try_get,
-};
+use crate::harness::{Client, Folder, Gateway, backend, eventually, gateway, route, says, service, spawn, try_get};
 
 async fn one_backend() -> Folder {
     Folder::with([

@@ -51,14 +51,18 @@ pub enum Form {
     Html,
     /// HTTP 200 with `grpc-status` and no body ("Trailers-Only").
     Grpc,
+    /// The same for a gRPC-Web client.
+    GrpcWeb,
 }
 
 impl Form {
     /// What the client prefers: gRPC for a gRPC request, HTML when `Accept` names it with a higher weight than JSON
     /// (as browsers do), else a problem document.
     pub fn of(headers: &HeaderMap) -> Self {
-        if is_grpc(headers) {
-            return Self::Grpc;
+        match grpc_flavour(headers) {
+            Some(b'-') => return Self::GrpcWeb,
+            Some(_) => return Self::Grpc,
+            None => {}
         }
         let mut html = 0;
         let mut json = 0;
@@ -90,13 +94,20 @@ fn weight(parameter: &str) -> Option<u16> {
     whole.parse::<u16>().ok().map(|whole| whole.min(1) * 1000 + fraction).map(|weight| weight.min(1000))
 }
 
-/// Whether a request with these fields is gRPC or gRPC-Web (content type `application/grpc…`).
+/// Whether a request with these fields is gRPC (content type `application/grpc`, `application/grpc+proto`). gRPC-Web is
+/// not: it is plain HTTP, over any version, to backends that speak it themselves.
 pub fn is_grpc(headers: &HeaderMap) -> bool {
-    headers.get(header::CONTENT_TYPE).is_some_and(|value| {
-        let value = value.as_bytes();
-        value.get(..16).is_some_and(|start| start.eq_ignore_ascii_case(b"application/grpc"))
-            && matches!(value.get(16), None | Some(b'+' | b';' | b' ' | b'-'))
-    })
+    grpc_flavour(headers).is_some_and(|next| next != b'-')
+}
+
+/// What follows `application/grpc` in the content type: `-` for gRPC-Web, `;` also where nothing does.
+fn grpc_flavour(headers: &HeaderMap) -> Option<u8> {
+    let value = headers.get(header::CONTENT_TYPE)?.as_bytes();
+    let (start, rest) = value.split_at_checked(b"application/grpc".len())?;
+    let next = rest.first().copied().unwrap_or(b';');
+    let is_web = || rest.get(..4).is_some_and(|web| web.eq_ignore_ascii_case(b"-web"));
+    let is_known = matches!(next, b'+' | b';' | b' ') || next == b'-' && is_web();
+    (start.eq_ignore_ascii_case(b"application/grpc") && is_known).then_some(next)
 }
 
 impl ReplyContext {
@@ -144,6 +155,7 @@ impl LocalReply {
             Form::Problem => (self.reason.status(), "application/problem+json", self.problem(detail, context)),
             Form::Html => (self.reason.status(), "text/html; charset=utf-8", self.html(detail, context)),
             Form::Grpc => (StatusCode::OK, "application/grpc", Vec::new()),
+            Form::GrpcWeb => (StatusCode::OK, "application/grpc-web+proto", Vec::new()),
         };
         let length = body.len();
         let mut response = Response::new(if context.head_only { Bytes::new() } else { body.into() });
@@ -156,7 +168,7 @@ impl LocalReply {
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         headers.insert(X_REQUEST_ID, context.request_id.clone());
         headers.insert(X_NEBULA_REASON, HeaderValue::from_static(self.reason.word()));
-        if context.form == Form::Grpc {
+        if matches!(context.form, Form::Grpc | Form::GrpcWeb) {
             headers.insert(GRPC_STATUS, HeaderValue::from(self.reason.grpc_status() as u16));
             if let Ok(message) = HeaderValue::from_str(&percent_encode(detail)) {
                 headers.insert(GRPC_MESSAGE, message);

@@ -27,6 +27,9 @@ fn the_form_is_what_the_client_prefers() {
         (&["text/html"], Some("application/grpc"), Form::Grpc),
         (&[], Some("application/grpc+proto"), Form::Grpc),
         (&[], Some("application/grpcx"), Form::Problem),
+        (&[], Some("application/grpc-x"), Form::Problem),
+        (&[], Some("application/grpc-web"), Form::GrpcWeb),
+        (&[], Some("Application/gRPC-Web+proto"), Form::GrpcWeb),
     ] {
         assert_eq!(Form::of(&request(accept, content_type)), form, "{accept:?} {content_type:?}");
     }
@@ -63,6 +66,21 @@ fn grpc_gets_its_status_in_the_head_and_no_body() {
     assert_eq!(response.headers()["grpc-message"], "gr%C3%B6%C3%9Fer 100%25");
     assert_eq!(response.headers()["x-nebula-reason"], "no_route");
     assert!(response.body().is_empty() && !response.headers().contains_key(header::CONTENT_LENGTH));
+}
+
+#[test]
+fn grpc_web_is_answered_as_such_and_is_not_taken_for_grpc() {
+    let response = LocalReply::from(Reason::NoRoute).render(&context(Form::GrpcWeb));
+    assert_eq!(response.headers()[header::CONTENT_TYPE], "application/grpc-web+proto");
+    assert_eq!(response.headers()["grpc-status"], "12");
+    for (content_type, expected) in [
+        ("application/grpc", true),
+        ("application/grpc; charset=utf-8", true),
+        ("application/grpc-web+proto", false),
+        ("application/grpc-web-text", false),
+    ] {
+        assert_eq!(is_grpc(&request(&[], Some(content_type))), expected, "{content_type}");
+    }
 }
 
 #[test]

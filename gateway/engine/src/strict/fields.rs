@@ -138,12 +138,13 @@ pub(super) fn upgrade(parts: &Parts) -> Result<Option<Upgrade>, Reason> {
         return Ok(None);
     }
     let token = value.as_bytes().trim_ascii();
-    if token.eq_ignore_ascii_case(b"h2c") && values.next().is_none() {
+    let names_several = values.next().is_some();
+    if token.eq_ignore_ascii_case(b"h2c") && !names_several {
         return Ok(None);
     }
     let has_body = parts.headers.contains_key(header::TRANSFER_ENCODING)
         || matches!(content_lengths(&parts.headers), Some(Ok(1..) | Err(_)));
-    if values.next().is_some() || token.is_empty() || token.iter().any(|byte| b", ".contains(byte)) || has_body {
+    if names_several || token.is_empty() || token.iter().any(|byte| b", ".contains(byte)) || has_body {
         return Err(Reason::InvalidUpgrade);
     }
     if !token.eq_ignore_ascii_case(b"websocket") {

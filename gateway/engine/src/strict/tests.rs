@@ -100,6 +100,9 @@ fn what_is_ambiguous_is_refused() {
         (V::HTTP_11, "POST /\nhost: h\nconnection: upgrade\nupgrade: websocket", Reason::InvalidUpgrade),
         (V::HTTP_11, "GET /\nhost: h\nconnection: upgrade\nupgrade: websocket, x", Reason::InvalidUpgrade),
         (V::HTTP_11, "GET /\nhost: h\nconnection: upgrade\nupgrade: a\nupgrade: b", Reason::InvalidUpgrade),
+        (V::HTTP_11, "GET /\nhost: h\nconnection: upgrade\nupgrade: h2c\nupgrade: h2c", Reason::InvalidUpgrade),
+        (V::HTTP_11, "GET /\nhost: h\nconnection: upgrade\nupgrade: h2c\nupgrade: websocket", Reason::InvalidUpgrade),
+        (V::HTTP_11, "GET /\nhost: h\nconnection: upgrade\nupgrade: websocket\nupgrade: h2c", Reason::InvalidUpgrade),
         (V::HTTP_11, "GET /\nhost: h\nconnection: upgrade\nupgrade: x\ncontent-length: 1", Reason::InvalidUpgrade),
     ] {
         assert_eq!(checked(version, text).map(|_| ()), Err(reason), "{version:?} {text}");

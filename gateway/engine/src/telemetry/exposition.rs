@@ -92,6 +92,11 @@ pub(super) fn ports(encoder: &mut DescriptorEncoder<'_>, ports: &[Arc<PortMetric
             family.encode_family(&labels)?.encode_gauge(&active.load(Ordering::Relaxed))?;
         }
     }
+    let help = "Connections of clients that were closed at once, as there are as many as may be";
+    let mut family = encoder.encode_descriptor("downstream_connections_refused", help, None, MetricType::Counter)?;
+    for port in ports {
+        counter(&mut family, &[("port", &port.label)], &port.refused)?;
+    }
     let help = "TLS handshakes of clients that failed";
     let mut family = encoder.encode_descriptor("tls_handshake_failures", help, None, MetricType::Counter)?;
     for port in ports {

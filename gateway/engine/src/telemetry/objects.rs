@@ -243,6 +243,7 @@ pub struct PortMetrics {
     pub(super) opened: [AtomicU64; DownstreamProtocol::ALL.len()],
     pub(super) active: [AtomicI64; DownstreamProtocol::ALL.len()],
     pub(super) tls_failures: [AtomicU64; TlsFailure::ALL.len()],
+    pub(super) refused: AtomicU64,
     home: Weak<Handles<u16, PortMetrics>>,
 }
 
@@ -255,6 +256,11 @@ impl PortMetrics {
         let connection = OpenConnection { port: self.clone(), protocol };
         connection.add(1);
         connection
+    }
+
+    /// Counts a connection that was closed at once, as there are as many as may be.
+    pub fn refused(&self) {
+        self.refused.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Counts a handshake that failed.
@@ -362,6 +368,7 @@ impl Objects {
             opened: counters(),
             active: std::array::from_fn(|_| AtomicI64::new(0)),
             tls_failures: counters(),
+            refused: AtomicU64::new(0),
             home: Arc::downgrade(&self.ports),
         })
     }

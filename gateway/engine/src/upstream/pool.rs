@@ -252,13 +252,26 @@ async fn send_http1(
             Err(mut error) => match (error.take_message(), spare) {
                 // The endpoint closed an idle connection just now: the next one, or a new one, will do.
                 (Some(unsent), _) if is_reused => request = unsent,
-                (None, Some(spare)) if error.error().is_incomplete_message() || error.error().is_closed() => {
+                (None, Some(spare)) if broke_off(error.error()) => {
                     request = spare;
                 }
                 (unsent, _) => return Err(lease.failed(error.into_error(), unsent)),
             },
         }
     }
+}
+
+/// Whether the endpoint closed or reset the connection before it answered.
+fn broke_off(error: &hyper::Error) -> bool {
+    let is_reset = |error: &io::Error| {
+        matches!(
+            error.kind(),
+            io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionAborted | io::ErrorKind::BrokenPipe
+        )
+    };
+    error.is_incomplete_message()
+        || error.is_closed()
+        || error.source().and_then(|source| source.downcast_ref()).is_some_and(is_reset)
 }
 
 /// A copy of a request that may be sent twice: safe, without a body, without an upgrade.

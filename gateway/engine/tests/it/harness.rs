@@ -147,11 +147,25 @@ impl Proxy {
     pub async fn start_with(limits: Limits, objects: impl IntoIterator<Item = Resource>) -> Self {
         Self::start_filtering(limits, objects).await
     }
+
+    /// Starts an engine without a listener, with a port for one.
+    pub async fn start_closed(objects: impl IntoIterator<Item = Resource>) -> Self {
+        let proxy = Self::start_empty(Limits::default());
+        assert_eq!(proxy.upsert(objects).await, []);
+        proxy
+    }
 }
 
 impl<F: FilterSet> Proxy<F> {
     /// As [`Proxy::start_with`], with another set of filters.
     pub async fn start_filtering(limits: Limits, objects: impl IntoIterator<Item = Resource>) -> Self {
+        let proxy = Self::start_empty(limits);
+        let objects = [listener(proxy.port, ListenerProtocol::Http)].into_iter().chain(objects);
+        assert_eq!(proxy.upsert(objects).await, []);
+        proxy
+    }
+
+    fn start_empty(limits: Limits) -> Self {
         let mut registry = Registry::default();
         let metrics = Metrics::register(&mut registry);
         let log = SharedLog::default();
@@ -165,11 +179,7 @@ impl<F: FilterSet> Proxy<F> {
             crypto: Arc::new(rustls::crypto::aws_lc_rs::default_provider()),
         };
         let engine = Engine::start(options, Telemetry::new(metrics, access_log, tracing, &SystemClock)).unwrap();
-        let port = free_port();
-        let proxy = Self { engine, port, log, _trigger: trigger };
-        let objects = [listener(port, ListenerProtocol::Http)].into_iter().chain(objects);
-        assert_eq!(proxy.upsert(objects).await, []);
-        proxy
+        Self { engine, port: free_port(), log, _trigger: trigger }
     }
 
     pub async fn upsert(&self, objects: impl IntoIterator<Item = Resource>) -> Vec<Refused> {

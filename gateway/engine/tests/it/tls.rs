@@ -4,8 +4,8 @@ use std::{num::NonZeroU16, sync::Arc};
 
 use bytes::Bytes;
 use control_plane_model::{
-    AttachedHost, BackendProtocol, Certificate, CertificateKey, Delta, HostPattern, Listener, ListenerKey,
-    ListenerProtocol, ObjectName, Resource, ResourceKey, Route, RouteKey, RouteKind, TlsTermination,
+    AttachedHost, BackendProtocol, Certificate, CertificateKey, HostPattern, Listener, ListenerKey, ListenerProtocol,
+    ObjectName, Resource, Route, RouteKey, RouteKind, TlsTermination,
 };
 use http::{Request, StatusCode};
 use http_body_util::Full;
@@ -58,8 +58,7 @@ fn route_to(name: &str, listener: &str, host: &str) -> Resource {
 
 /// Two HTTPS listeners on one port, for `a.test` and `*.b.test`.
 async fn two_listeners() -> Proxy {
-    let proxy = Proxy::start(backend("one", BackendProtocol::Http1, &[saying("secret").await])).await;
-    proxy.engine.apply(Delta { upserted: vec![], removed: vec![ResourceKey::Listener(listener_key())] }).await;
+    let proxy = Proxy::start_closed(backend("one", BackendProtocol::Http1, &[saying("secret").await])).await;
     let refused = proxy
         .upsert([
             Resource::Certificate(Arc::new(certificate("a", "a.test"))),
