@@ -47,7 +47,8 @@ pub fn install(needed: &[Need<'_>]) -> Result<()> {
     shell::run(
         Command::new("apt-get")
             .env("DEBIAN_FRONTEND", "noninteractive")
-            .args(["-q", "install", "-y", "--no-install-recommends"])
+            // Another installation may be under way, as on a machine that has just started.
+            .args(["-q", "-o", "DPkg::Lock::Timeout=300", "install", "-y", "--no-install-recommends"])
             .args(&missing),
     )
     .with_context(|| format!("install {} (this machine needs Debian and root)", missing.join(" ")))

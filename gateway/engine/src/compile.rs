@@ -23,7 +23,7 @@ use crate::{
     filter::{Chain, FilterSet, InvalidFilter},
     local_reply::Reason,
     router::{Bind, ListenerTable, PortTable, Router, Served},
-    telemetry::{ListenerMetrics, Metrics, PortMetrics, RouteMetrics, Text},
+    telemetry::{ListenerMetrics, Metrics, PortMetrics, RouteMetrics},
     tls::{self, ListenerTls},
     upstream::{BackendSlot, WorkerId},
 };
@@ -71,7 +71,7 @@ pub(crate) struct RouteRuntime {
 pub(crate) struct CompiledRule<F> {
     pub(crate) route: Arc<RouteRuntime>,
     /// The rule's name, or its number.
-    pub(crate) label: Text,
+    pub(crate) label: Arc<str>,
     pub(crate) filters: Chain<F>,
     pub(crate) action: Action<F>,
     pub(crate) timeouts: Timeouts,
@@ -330,7 +330,7 @@ impl<F: FilterSet> Compiler<F> {
         let Some(rule) = route.rules.get(index) else {
             return Ok(CompiledRule::failing(runtime, Reason::Internal));
         };
-        let label = rule.name.clone().map_or_else(|| Text::from(index.to_string()), Text::from);
+        let label = rule.name.clone().unwrap_or_else(|| index.to_string().into());
         let in_rule = |source| Invalid::Filter { rule: index, source };
         let action = match &rule.action {
             RuleAction::Fail(unavailable) => Action::Fail((*unavailable).into()),
@@ -447,7 +447,7 @@ impl<F> CompiledRule<F> {
     fn failing(route: &Arc<RouteRuntime>, reason: Reason) -> Self {
         Self {
             route: route.clone(),
-            label: Text::from("unknown"),
+            label: "unknown".into(),
             filters: Chain::default(),
             action: Action::Fail(reason),
             timeouts: Timeouts::default(),

@@ -27,6 +27,7 @@ use tokio::{
 use tokio_rustls::{LazyConfigAcceptor, rustls::server::Acceptor, server::TlsStream};
 
 use crate::{
+    exchange::Client,
     filter::FilterSet,
     io::WatchedIo,
     limits::Limits,
@@ -50,7 +51,7 @@ const DRAIN_GRACE: Duration = Duration::from_secs(1);
 /// What a request needs to know of its connection.
 pub(crate) struct Downstream<F: FilterSet> {
     pub(crate) worker: Load<F>,
-    pub(crate) peer: SocketAddr,
+    pub(crate) peer: Client,
     /// The same as the backend reads it.
     pub(crate) forwarded_for: HeaderValue,
     /// The socket that the client came to.
@@ -75,7 +76,7 @@ pub(crate) async fn serve<F: FilterSet>(worker: Load<F>, stream: TcpStream, peer
         return;
     }
     let mut downstream = Downstream {
-        peer: SocketAddr::new(peer.ip().to_canonical(), peer.port()),
+        peer: SocketAddr::new(peer.ip().to_canonical(), peer.port()).into(),
         forwarded_for: strict::forwarded_for(peer),
         bind,
         scheme: Scheme::Http,

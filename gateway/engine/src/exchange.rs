@@ -3,17 +3,16 @@
 //!
 //! Invariant: every request whose head was received is counted, logged and traced exactly once, however it ends.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use bytes::Bytes;
-use http::{HeaderValue, Method, StatusCode, Version, header, request::Parts};
+use http::{HeaderValue, Method, StatusCode, Uri, Version, header, request::Parts};
 use tokio::time::Instant;
 
 use crate::{
     body::{BodyError, Upload},
     compile::{ListenerRuntime, RouteRuntime},
     local_reply::Reason,
-    telemetry::{ActiveRequest, ActiveSpan, Observation, Record, Telemetry, Text},
+    telemetry::{ActiveRequest, ActiveSpan, Observation, Record, Telemetry},
     upstream::{BackendSlot, Endpoint},
     watchdog::RequestGuard,
 };
@@ -21,12 +20,23 @@ use crate::{
 /// What nginx logs for a client that went away before its response: not a status that is ever sent.
 const CLIENT_CLOSED: u16 = 499;
 
-/// The longest copy that is kept of a client's text: one byte more than is written, which shows that there is more.
-const MAX_KEPT: usize = 1025;
 /// A request that its client gives up sooner was hardly meant.
 const AT_ONCE: Duration = Duration::from_secs(1);
 /// The longest method that is kept; no standard one has more than 17 letters.
 const MAX_METHOD: usize = 32;
+
+/// Where a request comes from, made once for its connection.
+#[derive(Clone, Debug)]
+pub(crate) struct Client {
+    pub(crate) address: SocketAddr,
+    pub(crate) text: Arc<str>,
+}
+
+impl From<SocketAddr> for Client {
+    fn from(address: SocketAddr) -> Self {
+        Self { address, text: address.to_string().into() }
+    }
+}
 
 /// What is known so far of a request. Dropping it ends the request's account.
 pub(crate) struct Completion {
@@ -40,17 +50,18 @@ pub(crate) struct Completion {
     pub(crate) attempt_deadline: Option<Instant>,
     pub(crate) listener: Option<Arc<ListenerRuntime>>,
     pub(crate) route: Option<Arc<RouteRuntime>>,
-    pub(crate) rule: Option<Text>,
+    pub(crate) rule: Option<Arc<str>>,
     pub(crate) backend: Option<Arc<BackendSlot>>,
     pub(crate) endpoint: Option<Arc<Endpoint>>,
     pub(crate) span: Option<ActiveSpan>,
     pub(crate) is_logged: bool,
     method: Method,
     version: Version,
-    host: Text,
-    path: Text,
+    host: Box<str>,
+    /// `None` until it is canonical.
+    uri: Option<Uri>,
     user_agent: Option<HeaderValue>,
-    client: std::net::SocketAddr,
+    client: Client,
     status: Option<StatusCode>,
     flag: Option<&'static str>,
     has_ended: bool,
@@ -64,7 +75,7 @@ impl Completion {
     pub(crate) fn begin(
         parts: &Parts,
         request_id: HeaderValue,
-        client: std::net::SocketAddr,
+        client: Client,
         telemetry: &Arc<Telemetry>,
         busy: RequestGuard,
     ) -> Self {
@@ -85,8 +96,8 @@ impl Completion {
             is_logged: true,
             method: short(&parts.method),
             version: parts.version,
-            host: Text::from(""),
-            path: Text::from(""),
+            host: Box::default(),
+            uri: None,
             user_agent: parts.headers.get(header::USER_AGENT).cloned(),
             client,
             status: None,
@@ -98,10 +109,10 @@ impl Completion {
         }
     }
 
-    /// Notes the canonical host and path.
-    pub(crate) fn canonical(&mut self, host: &str, path: &str) {
-        self.host = kept(host.as_bytes());
-        self.path = kept(path.as_bytes());
+    /// Notes the canonical host and target.
+    pub(crate) fn canonical(&mut self, host: &str, uri: &Uri) {
+        self.host = host.into();
+        self.uri = Some(uri.clone());
     }
 
     /// Notes that the engine answers by itself.
@@ -130,7 +141,7 @@ impl Completion {
         });
     }
 
-    fn record(&mut self) -> Record {
+    fn record(&self) -> Record<'_> {
         let duration = self.started.elapsed();
         let (status, flag) = match (self.status, self.has_ended) {
             (Some(status), true) => (status, self.flag),
@@ -141,33 +152,29 @@ impl Completion {
         };
         Record {
             time: self.telemetry.wall_clock(self.started),
-            request_id: kept(self.request_id.as_bytes()),
-            method: self.method.clone(),
-            host: self.host.clone(),
-            path: self.path.clone(),
+            request_id: self.request_id.as_bytes().into(),
+            method: self.method.as_str(),
+            host: (&*self.host).into(),
+            path: self.uri.as_ref().map_or("", Uri::path).into(),
             version: self.version,
             status,
             flag,
-            listener: self.listener.as_ref().map(|listener| listener.label.clone()),
-            route: self.route.as_ref().map(|route| route.label.clone()),
-            rule: self.rule.clone(),
-            backend: self.backend.as_ref().map(|backend| backend.label.clone()),
-            endpoint: self.endpoint.as_ref().map(|endpoint| endpoint.address),
+            listener: self.listener.as_ref().map(|listener| &*listener.label),
+            route: self.route.as_ref().map(|route| &*route.label),
+            rule: self.rule.as_deref(),
+            backend: self.backend.as_ref().map(|backend| &*backend.label),
+            endpoint: self.endpoint.as_ref().map(|endpoint| &*endpoint.label),
             attempts: self.attempts,
             request_bytes: self.upload.bytes(),
             response_bytes: self.response_bytes,
             duration,
             upstream_duration: self.upstream_duration,
-            client: self.client,
-            user_agent: self.user_agent.as_ref().map(|agent| kept(agent.as_bytes())),
-            trace: self.span.as_ref().map(ActiveSpan::trace),
+            client: self.client.address,
+            client_text: &self.client.text,
+            user_agent: self.user_agent.as_ref().map(|agent| agent.as_bytes().into()),
+            trace: None,
         }
     }
-}
-
-/// A copy of `bytes`: a record that waits in the log's queue must not hold the whole head that they came in.
-fn kept(bytes: &[u8]) -> Text {
-    Text::from(Bytes::copy_from_slice(bytes.get(..MAX_KEPT).unwrap_or(bytes)))
 }
 
 fn short(method: &Method) -> Method {
@@ -177,7 +184,9 @@ fn short(method: &Method) -> Method {
 
 impl Drop for Completion {
     fn drop(&mut self) {
-        let record = self.record();
+        let span = self.span.take();
+        let mut record = self.record();
+        record.trace = span.as_ref().map(ActiveSpan::trace);
         if self.status.is_none() && record.duration < AT_ONCE {
             self.busy.given_up();
         }
@@ -193,11 +202,11 @@ impl Drop for Completion {
                 trace: record.trace,
             });
         }
-        if let Some(span) = self.span.take() {
-            span.finish(&record);
-        }
         if self.is_logged {
-            self.telemetry.access_log.log(record);
+            self.telemetry.access_log.log(&record);
+        }
+        if let Some(span) = span {
+            span.finish(&record);
         }
     }
 }

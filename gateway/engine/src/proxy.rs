@@ -43,7 +43,7 @@ pub(crate) async fn serve<F: FilterSet>(
     let request_id = strict::request_id(&mut parts.headers, downstream.worker.rng.lock().random());
     let context = ReplyContext::new(&parts.method, parts.version, &parts.headers, request_id.clone());
     let busy = downstream.progress.request();
-    let mut completion = Completion::begin(&parts, request_id, downstream.peer, &shared.telemetry, busy);
+    let mut completion = Completion::begin(&parts, request_id, downstream.peer.clone(), &shared.telemetry, busy);
     let decision = shared.telemetry.tracing.begin(&parts.headers, || downstream.worker.rng.lock().random());
     if let TraceDecision::Sampled(span) = decision {
         completion.span = Some(span);
@@ -107,7 +107,7 @@ async fn forward<F: FilterSet>(
     let is_grpc = local_reply::is_grpc(&parts.headers);
     let connection = strict::Connection { scheme: downstream.scheme };
     let canonical = strict::canonicalise(parts, &connection, &shared.limits)?;
-    completion.canonical(&canonical.host, parts.uri.path());
+    completion.canonical(&canonical.host, &parts.uri);
 
     let (rule, matched_prefix) = find_rule(downstream, parts, &canonical, is_grpc, completion)?;
     let received = Received {
@@ -116,7 +116,7 @@ async fn forward<F: FilterSet>(
         host: canonical.host,
         uri: parts.uri.clone(),
         listener_port: downstream.bind.port.get(),
-        peer: downstream.peer,
+        peer: downstream.peer.address,
         matched_prefix,
     };
     let deadline = rule.timeouts.request.map(|limit| Instant::now() + limit);

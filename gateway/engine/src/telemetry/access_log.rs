@@ -1,12 +1,14 @@
-//! The access log: one JSON object a line, written by a thread of its own.
+//! The access log: one JSON object a line, written out by a thread of its own.
 //!
 //! Invariant: [`AccessLog::log`] never waits for the writer. What the queue has no room for is dropped and counted, and
 //! so is what the writer refuses; neither ends the proxy.
 //!
-//! The queue is a vector that the thread takes as a whole: a worker pays for an uncontended lock and a move, and wakes
-//! the thread only with the first record after a pause.
+//! A worker makes the text, into memory of its own, and appends it to the queue: that costs less than to hand over what
+//! the text is made of, whose copies and counts of references two threads would share. The thread takes the queue as a
+//! whole, and is woken only with the first line after a pause.
 
 use std::{
+    cell::RefCell,
     io::{self, Write},
     sync::Arc,
     time::{Duration, SystemTime},
@@ -16,18 +18,29 @@ use parking_lot::{Condvar, Mutex};
 use prometheus_client::{metrics::counter::Counter, registry::Registry};
 use tokio::sync::watch;
 
-use super::record::{Line, Record};
+use super::record::Record;
 
-/// Room for the records of some 100 ms at full load.
-pub const DEFAULT_CAPACITY: usize = 16_384;
+/// Bytes of lines that may wait: those of some 100 ms at full load.
+pub const DEFAULT_CAPACITY: usize = 8 << 20;
 
-/// How long the thread gathers records before it writes them.
+/// How long the thread gathers lines before it writes them.
 const GATHER: Duration = Duration::from_millis(10);
 
-/// The buffer is handed to the writer once it holds this many bytes.
-const CHUNK: usize = 64 * 1024;
+/// Memory that is kept for the next lines; what a burst has needed beyond that is given back.
+const KEPT: usize = 1 << 20;
 
-/// What became of records.
+thread_local! {
+    /// What a worker makes its lines in. Only memory: nothing stays in it from one line to the next.
+    static SCRATCH: RefCell<Scratch> = RefCell::default();
+}
+
+#[derive(Default)]
+struct Scratch {
+    line: Vec<u8>,
+    stamp: Stamp,
+}
+
+/// What became of lines.
 #[derive(Clone, Debug, Default)]
 pub struct AccessLogCounters {
     written: Counter,
@@ -42,7 +55,7 @@ impl AccessLogCounters {
         registry.register("failed_lines", "Lines that could not be written", self.failed.clone());
     }
 
-    /// Records that the queue had no room for.
+    /// Lines that the queue had no room for.
     pub fn dropped(&self) -> u64 {
         self.dropped.get()
     }
@@ -60,7 +73,8 @@ pub struct StartError(#[source] io::Error);
 
 #[derive(Debug, Default)]
 struct Queue {
-    records: Vec<Record>,
+    text: Vec<u8>,
+    lines: u64,
     closed: bool,
 }
 
@@ -86,7 +100,7 @@ struct Sender {
 }
 
 impl AccessLog {
-    /// Starts the thread that writes to `writer`, with room for `capacity` records.
+    /// Starts the thread that writes to `writer`, with room for `capacity` bytes of lines.
     ///
     /// # Errors: [`StartError`] where the system gives no thread.
     pub fn start(
@@ -98,31 +112,40 @@ impl AccessLog {
         let (end, ended) = watch::channel(false);
         let thread_shared = shared.clone();
         let run = move || {
-            write_records(&thread_shared, writer);
+            write_lines(&thread_shared, writer);
             end.send_replace(true);
         };
         std::thread::Builder::new().name("access-log".into()).spawn(run).map_err(StartError)?;
         Ok(Self { sender: Arc::new(Sender { shared, ended }) })
     }
 
-    /// Queues a record, or drops it with a count where the queue is full. Never waits for the writer.
-    pub fn log(&self, record: Record) {
+    /// Queues a record's line, or drops it with a count where the queue is full. Never waits for the writer.
+    pub fn log(&self, record: &Record<'_>) {
+        SCRATCH.with_borrow_mut(|Scratch { line, stamp }| {
+            line.clear();
+            record.write_line(stamp.format(record.time), line);
+            self.queue(line);
+        });
+    }
+
+    fn queue(&self, line: &[u8]) {
         let shared = &self.sender.shared;
         let mut queue = shared.queue.lock();
-        if queue.closed || queue.records.len() >= shared.capacity {
+        if queue.closed || queue.text.len() + line.len() > shared.capacity {
             drop(queue);
             shared.counters.dropped.inc();
             return;
         }
-        let was_empty = queue.records.is_empty();
-        queue.records.push(record);
+        let was_empty = queue.text.is_empty();
+        queue.text.extend_from_slice(line);
+        queue.lines += 1;
         drop(queue);
         if was_empty {
             shared.filled.notify_one();
         }
     }
 
-    /// Takes no more records, and waits until those in the queue are written, at most `limit`; tells whether they are.
+    /// Takes no more lines, and waits until those in the queue are written, at most `limit`; tells whether they are.
     ///
     /// Cancel-safe: the thread goes on writing.
     pub async fn close(&self, limit: Duration) -> bool {
@@ -146,71 +169,36 @@ impl Drop for Sender {
 }
 
 /// Writes until the queue is closed and empty.
-fn write_records(shared: &Shared, mut writer: Box<dyn Write + Send>) {
-    let mut records = Vec::new();
-    let mut output = Output { buffer: Vec::with_capacity(CHUNK + 4096), lines: 0, counters: &shared.counters };
-    let mut stamp = Stamp::default();
+fn write_lines(shared: &Shared, mut writer: Box<dyn Write + Send>) {
+    let mut text = Vec::new();
+    let mut is_torn = false;
     loop {
-        let closed = {
+        let (lines, closed) = {
             let mut queue = shared.queue.lock();
-            while queue.records.is_empty() && !queue.closed {
+            while queue.text.is_empty() && !queue.closed {
                 shared.filled.wait(&mut queue);
             }
-            std::mem::swap(&mut queue.records, &mut records);
-            queue.closed
+            std::mem::swap(&mut queue.text, &mut text);
+            (std::mem::take(&mut queue.lines), queue.closed)
         };
-        for record in records.drain(..) {
-            output.push(&record, &mut stamp);
-            if output.buffer.len() >= CHUNK {
-                output.flush(&mut *writer);
+        if lines > 0 {
+            if is_torn {
+                // A part of a line may be out: what comes next begins on a line of its own.
+                text.insert(0, b'\n');
             }
+            let written = writer.write_all(&text).and_then(|()| writer.flush());
+            // An error is a closed pipe or a full disk. The next lines try again.
+            is_torn = written.is_err();
+            let counter = if is_torn { &shared.counters.failed } else { &shared.counters.written };
+            counter.inc_by(lines);
+            text.clear();
+            text.shrink_to(KEPT);
         }
-        output.flush(&mut *writer);
-        if closed && shared.queue.lock().records.is_empty() {
+        if closed && shared.queue.lock().text.is_empty() {
             return;
         }
         if !closed {
             std::thread::sleep(GATHER);
-        }
-    }
-}
-
-/// Lines on their way to the writer.
-struct Output<'a> {
-    buffer: Vec<u8>,
-    lines: u64,
-    counters: &'a AccessLogCounters,
-}
-
-impl Output<'_> {
-    fn push(&mut self, record: &Record, stamp: &mut Stamp) {
-        let before = self.buffer.len();
-        let line = Line { time: stamp.format(record.time), record };
-        if serde_json::to_writer(&mut self.buffer, &line).is_ok() {
-            self.buffer.push(b'\n');
-            self.lines += 1;
-        } else {
-            self.buffer.truncate(before);
-            self.counters.failed.inc();
-        }
-    }
-
-    fn flush(&mut self, writer: &mut dyn Write) {
-        if self.lines == 0 {
-            return;
-        }
-        let written = writer.write_all(&self.buffer).and_then(|()| writer.flush());
-        match written {
-            Ok(()) => self.counters.written.inc_by(self.lines),
-            // A closed pipe or a full disk. The next lines try again.
-            Err(_) => self.counters.failed.inc_by(self.lines),
-        };
-        let torn = written.is_err();
-        self.buffer.clear();
-        self.lines = 0;
-        if torn {
-            // A part of a line may be out: what comes next begins on a line of its own.
-            self.buffer.push(b'\n');
         }
     }
 }
@@ -245,7 +233,7 @@ mod tests {
     use std::sync::mpsc;
 
     use super::*;
-    use crate::telemetry::record::tests::record;
+    use crate::telemetry::record::{Text, tests::record};
 
     /// Hands on what is written, and blocks or fails as the test wants.
     struct Probe {
@@ -291,10 +279,10 @@ mod tests {
 
     #[test]
     fn a_line_is_one_json_object_with_control_characters_escaped() {
-        let setup = start(8, false);
+        let setup = start(1 << 16, false);
         let mut forged = record();
         forged.path = "/a\"\n{\"status\":200}\u{1b}[2J".into();
-        setup.log.log(forged);
+        setup.log.log(&forged);
         let line = next(&setup.output);
         assert_eq!(line.matches('\n').count(), 1, "{line}");
         let value: serde_json::Value = serde_json::from_str(&line).unwrap();
@@ -305,12 +293,36 @@ mod tests {
     }
 
     #[test]
+    fn a_line_has_every_field_once_and_in_its_place() {
+        let mut line = Vec::new();
+        let trace = opentelemetry::trace::TraceId::from(0xabc);
+        let agent = Some(b"caf\xc3\xa9\xff"[..].into());
+        record_with(trace, agent).write_line("2026-11-23T09:30:05.042Z", &mut line);
+        let expected = concat!(
+            r#"{"time":"2026-11-23T09:30:05.042Z","request_id":"r-1","method":"GET","host":"shop.example.com","#,
+            r#""path":"/cart","protocol":"1.1","status":200,"flag":null,"listener":"infra/edge/http","#,
+            r#""route":"http/shop/cart","rule":"0","backend":"shop/cart/80","endpoint":"10.0.0.7:8080","attempts":1,"#,
+            r#""request_bytes":0,"response_bytes":1024,"duration_us":1234,"upstream_duration_us":1000,"#,
+            r#""client":"192.0.2.1:40000","user_agent":"café\u{fffd}","#,
+            r#""trace_id":"00000000000000000000000000000abc"}"#,
+            "\n"
+        );
+        assert_eq!(String::from_utf8(line).unwrap(), expected.replace("\\u{fffd}", "\u{fffd}"));
+    }
+
+    fn record_with(trace: opentelemetry::trace::TraceId, agent: Option<Text<'static>>) -> Record<'static> {
+        Record { trace: Some(trace), user_agent: agent, ..record() }
+    }
+
+    #[test]
     fn a_full_queue_drops_with_a_count_and_does_not_wait() {
-        let setup = start(4, false);
+        let mut line = Vec::new();
+        record().write_line("0000-00-00T00:00:00.000Z", &mut line);
+        let setup = start(4 * line.len(), false);
         let closed = setup.gate.lock();
-        // The writer is stuck: at most one batch of it is out of the queue, four records are in it.
+        // The writer is stuck: at most one batch of it is out of the queue, four lines are in it.
         for _ in 0..100 {
-            setup.log.log(record());
+            setup.log.log(&record());
         }
         let dropped = setup.counters.dropped();
         assert!((92..=96).contains(&dropped), "{dropped}");
@@ -319,26 +331,26 @@ mod tests {
 
     #[tokio::test]
     async fn a_broken_writer_is_counted_and_tried_again() {
-        let setup = start(8, true);
-        setup.log.log(record());
+        let setup = start(1 << 16, true);
+        setup.log.log(&record());
         let deadline = tokio::time::Instant::now() + Duration::from_secs(5);
         while setup.counters.failed() == 0 {
             assert!(tokio::time::Instant::now() < deadline);
             tokio::task::yield_now().await;
         }
-        setup.log.log(record());
+        setup.log.log(&record());
         assert!(next(&setup.output).ends_with("}\n"));
         assert!(setup.log.close(Duration::from_secs(5)).await);
     }
 
     #[tokio::test]
     async fn close_writes_what_is_queued_and_refuses_what_comes_later() {
-        let setup = start(1000, false);
+        let setup = start(1 << 20, false);
         for _ in 0..500 {
-            setup.log.log(record());
+            setup.log.log(&record());
         }
         assert!(setup.log.close(Duration::from_secs(5)).await);
-        setup.log.log(record());
+        setup.log.log(&record());
         let written: String = setup.output.try_iter().map(|bytes| String::from_utf8(bytes).unwrap()).collect();
         assert_eq!(written.lines().count(), 500);
         assert_eq!(setup.counters.dropped(), 1);

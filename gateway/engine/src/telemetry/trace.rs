@@ -224,7 +224,7 @@ impl ActiveSpan {
     }
 
     /// Ends the span and queues it for the collector, or drops it with a count where the queue is full.
-    pub fn finish(self, record: &Record) {
+    pub fn finish(self, record: &Record<'_>) {
         let Self { trace, span, parent, state, spans, counters } = self;
         let state =
             state.and_then(|state| TraceState::from_str(state.to_str().unwrap_or_default()).ok()).unwrap_or_default();
@@ -251,7 +251,7 @@ impl ActiveSpan {
 }
 
 /// `METHOD route`, and the method alone where no route matched: few names, as the conventions ask.
-fn span_name(record: &Record) -> Cow<'static, str> {
+fn span_name(record: &Record<'_>) -> Cow<'static, str> {
     let method = method(record);
     match &record.route {
         Some(route) => Cow::Owned(format!("{method} {route}")),
@@ -260,15 +260,15 @@ fn span_name(record: &Record) -> Cow<'static, str> {
 }
 
 /// The method where it is a standard one, else `HTTP` (semantic conventions 1.37: HTTP spans, name).
-fn method(record: &Record) -> &'static str {
+fn method(record: &Record<'_>) -> &'static str {
     const KNOWN: [&str; 9] = ["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"];
-    KNOWN.into_iter().find(|known| *known == record.method.as_str()).unwrap_or("HTTP")
+    KNOWN.into_iter().find(|known| *known == record.method).unwrap_or("HTTP")
 }
 
 /// The record under OpenTelemetry's names.
-fn attributes(record: &Record) -> Vec<KeyValue> {
+fn attributes(record: &Record<'_>) -> Vec<KeyValue> {
     let mut attributes = vec![
-        KeyValue::new("http.request.method", record.method.as_str().to_owned()),
+        KeyValue::new("http.request.method", record.method.to_owned()),
         KeyValue::new("http.response.status_code", i64::from(record.status.as_u16())),
         KeyValue::new("server.address", record.host.to_str_lossy().into_owned()),
         KeyValue::new("url.path", record.path.to_str_lossy().into_owned()),
@@ -277,14 +277,13 @@ fn attributes(record: &Record) -> Vec<KeyValue> {
         KeyValue::new("nebula.request_id", record.request_id.to_str_lossy().into_owned()),
         KeyValue::new("nebula.attempts", i64::from(record.attempts)),
     ];
-    let text = |text: &Arc<str>| text.to_string();
     let optional = [
-        ("nebula.listener", record.listener.as_ref().map(text)),
-        ("nebula.route", record.route.as_ref().map(text)),
-        ("nebula.backend", record.backend.as_ref().map(text)),
-        ("nebula.endpoint", record.endpoint.map(|endpoint| endpoint.to_string())),
+        ("nebula.listener", record.listener.map(str::to_owned)),
+        ("nebula.route", record.route.map(str::to_owned)),
+        ("nebula.backend", record.backend.map(str::to_owned)),
+        ("nebula.endpoint", record.endpoint.map(str::to_owned)),
         ("nebula.flag", record.flag.map(str::to_owned)),
-        ("user_agent.original", record.user_agent.as_ref().map(|agent| agent.to_str_lossy().into_owned())),
+        ("user_agent.original", record.user_agent.map(|agent| agent.to_str_lossy().into_owned())),
     ];
     attributes.extend(optional.into_iter().filter_map(|(key, value)| Some(KeyValue::new(key, value?))));
     attributes

@@ -14,6 +14,8 @@ use super::{
 /// One address of a backend.
 pub(crate) struct Endpoint {
     pub(crate) address: SocketAddr,
+    /// The address as the access log shows it.
+    pub(crate) label: Box<str>,
     created: Instant,
     workers: Box<[Mutex<WorkerState>]>,
 }
@@ -29,7 +31,12 @@ struct WorkerState {
 
 impl Endpoint {
     pub(crate) fn new(address: SocketAddr, workers: usize) -> Self {
-        Self { address, created: Instant::now(), workers: (0..workers).map(|_| Mutex::default()).collect() }
+        Self {
+            address,
+            label: address.to_string().into(),
+            created: Instant::now(),
+            workers: (0..workers).map(|_| Mutex::default()).collect(),
+        }
     }
 
     /// What one more request on `worker` would cost; only good for comparing endpoints.

@@ -169,7 +169,7 @@ impl<F: FilterSet> Proxy<F> {
         let mut registry = Registry::default();
         let metrics = Metrics::register(&mut registry);
         let log = SharedLog::default();
-        let access_log = AccessLog::start(Box::new(log.clone()), 1024, metrics.access_log()).unwrap();
+        let access_log = AccessLog::start(Box::new(log.clone()), 1 << 20, metrics.access_log()).unwrap();
         let (trigger, watch) = drain::channel();
         let tracing = Tracing::start(&Tasks::new(watch), "test", "test/edge".to_owned(), metrics.traces());
         let options = EngineOptions {
