@@ -317,13 +317,11 @@ mod tests {
 
     use super::*;
 
-    type Pieces = mpsc::Sender<Result<Frame<Bytes>, Infallible>>;
+    type Piece = Result<Frame<Bytes>, Infallible>;
 
     const IDLE: Duration = Duration::from_secs(10);
 
-    fn body(
-        deadline: Option<Duration>,
-    ) -> (Pieces, TimedBody<StreamBody<ReceiverStream<Result<Frame<Bytes>, Infallible>>>>) {
+    fn body(deadline: Option<Duration>) -> (mpsc::Sender<Piece>, TimedBody<StreamBody<ReceiverStream<Piece>>>) {
         let (sender, receiver) = mpsc::channel(1);
         let deadline = deadline.map(|limit| Instant::now() + limit);
         (sender, TimedBody::new(StreamBody::new(ReceiverStream::new(receiver)), IDLE, deadline))
