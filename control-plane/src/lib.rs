@@ -20,7 +20,7 @@ mod pace;
 pub mod provisioner;
 mod reports;
 pub mod status;
-mod watch;
+pub mod watch;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 

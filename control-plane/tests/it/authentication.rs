@@ -33,7 +33,7 @@ fn service_accounts() -> ServiceAccounts {
 
 #[tokio::test]
 async fn a_confirmed_proxy_is_one_of_its_gateway_and_is_asked_about_once() {
-    let fake = Fake::start().await;
+    let fake = Fake::start();
     fake.review("good", confirmed("edge-nebula"));
     let authenticator = TokenAuthenticator::new(fake.client.clone(), service_accounts());
     let want = Ok(ProxyIdentity { gateway: edge(), pod: "edge-0".to_owned() });
@@ -44,7 +44,7 @@ async fn a_confirmed_proxy_is_one_of_its_gateway_and_is_asked_about_once() {
 
 #[tokio::test]
 async fn a_token_that_is_not_confirmed_is_refused_each_time_anew() {
-    let fake = Fake::start().await;
+    let fake = Fake::start();
     let authenticator = TokenAuthenticator::new(fake.client.clone(), service_accounts());
     for _ in 0..2 {
         let refused = authenticator.authenticate("forged").await;
@@ -55,7 +55,7 @@ async fn a_token_that_is_not_confirmed_is_refused_each_time_anew() {
 
 #[tokio::test]
 async fn a_service_account_that_serves_no_gateway_is_refused_and_loses_access_at_once() {
-    let fake = Fake::start().await;
+    let fake = Fake::start();
     fake.review("other", confirmed("default"));
     fake.review("good", confirmed("edge-nebula"));
     let accounts = service_accounts();
@@ -69,7 +69,7 @@ async fn a_service_account_that_serves_no_gateway_is_refused_and_loses_access_at
 
 #[tokio::test]
 async fn before_every_watch_is_read_a_proxy_is_told_to_try_again() {
-    let fake = Fake::start().await;
+    let fake = Fake::start();
     fake.review("good", confirmed("edge-nebula"));
     let authenticator = TokenAuthenticator::new(fake.client.clone(), ServiceAccounts::default());
     let early = authenticator.authenticate("good").await;
@@ -78,7 +78,7 @@ async fn before_every_watch_is_read_a_proxy_is_told_to_try_again() {
 
 #[tokio::test]
 async fn without_an_api_server_a_proxy_is_told_to_try_again_and_no_text_holds_its_token() {
-    let fake = Fake::start().await;
+    let fake = Fake::start();
     fake.break_down(true);
     let authenticator = TokenAuthenticator::new(fake.client.clone(), service_accounts());
     let failed = authenticator.authenticate("secret-token").await;

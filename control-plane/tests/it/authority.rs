@@ -31,7 +31,7 @@ fn certificates(authority: &Authority) -> usize {
 
 #[tokio::test]
 async fn of_two_replicas_that_make_the_first_root_at_once_both_use_the_same() {
-    let (fake, clock) = (Fake::start().await, clock());
+    let (fake, clock) = (Fake::start(), clock());
     let (one, two) = (authority(&fake, &clock), authority(&fake, &clock));
     let (mut held_one, mut held_two) = (Held::default(), Held::default());
     let (first, second) = tokio::join!(one.refresh(&mut held_one), two.refresh(&mut held_two));
@@ -44,7 +44,7 @@ async fn of_two_replicas_that_make_the_first_root_at_once_both_use_the_same() {
 
 #[tokio::test]
 async fn a_root_that_another_replica_adds_meanwhile_is_not_written_over() {
-    let (fake, clock) = (Fake::start().await, clock());
+    let (fake, clock) = (Fake::start(), clock());
     let (one, two) = (authority(&fake, &clock), authority(&fake, &clock));
     let (mut held_one, mut held_two) = (Held::default(), Held::default());
     one.refresh(&mut held_one).await.unwrap();
@@ -60,7 +60,7 @@ async fn a_root_that_another_replica_adds_meanwhile_is_not_written_over() {
 
 #[tokio::test]
 async fn the_serving_certificate_is_renewed_at_half_of_its_life() {
-    let (fake, clock) = (Fake::start().await, clock());
+    let (fake, clock) = (Fake::start(), clock());
     let authority = authority(&fake, &clock);
     let mut held = Held::default();
     authority.refresh(&mut held).await.unwrap();
@@ -75,7 +75,7 @@ async fn the_serving_certificate_is_renewed_at_half_of_its_life() {
 
 #[tokio::test]
 async fn a_secret_that_vanished_is_made_again_of_the_same_roots() {
-    let (fake, clock) = (Fake::start().await, clock());
+    let (fake, clock) = (Fake::start(), clock());
     let authority = authority(&fake, &clock);
     let mut held = Held::default();
     authority.refresh(&mut held).await.unwrap();
@@ -88,7 +88,7 @@ async fn a_secret_that_vanished_is_made_again_of_the_same_roots() {
 
 #[tokio::test]
 async fn a_secret_of_something_else_is_left_alone_and_named() {
-    let (fake, clock) = (Fake::start().await, clock());
+    let (fake, clock) = (Fake::start(), clock());
     fake.put(SECRET, json!({"metadata": {"name": "nebula-ca"}, "data": {"password": "c2VjcmV0"}}));
     let error = authority(&fake, &clock).refresh(&mut Held::default()).await.unwrap_err();
     let text = kit_process::error::chain(&error);
@@ -98,7 +98,7 @@ async fn a_secret_of_something_else_is_left_alone_and_named() {
 
 #[tokio::test]
 async fn without_an_api_server_the_certificate_in_use_stays() {
-    let (fake, clock) = (Fake::start().await, clock());
+    let (fake, clock) = (Fake::start(), clock());
     let authority = authority(&fake, &clock);
     let mut held = Held::default();
     authority.refresh(&mut held).await.unwrap();

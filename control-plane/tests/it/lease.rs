@@ -36,7 +36,7 @@ async fn leads(leadership: &mut Leadership) {
 
 #[tokio::test]
 async fn one_of_two_leads_and_the_other_follows_as_soon_as_the_lease_is_given_back() {
-    let fake = Fake::start().await;
+    let fake = Fake::start();
     let mut first = replica(&fake, "first");
     leads(&mut first.leadership).await;
     let mut second = replica(&fake, "second");
@@ -51,7 +51,7 @@ async fn one_of_two_leads_and_the_other_follows_as_soon_as_the_lease_is_given_ba
 
 #[tokio::test]
 async fn a_lease_that_another_replica_takes_meanwhile_is_not_written_over() {
-    let fake = Fake::start().await;
+    let fake = Fake::start();
     fake.put(LEASE, json!({"metadata": {"name": "nebula-control-plane"}, "spec": {"holderIdentity": ""}}));
     fake.meddle(|lease| lease["spec"] = json!({"holderIdentity": "other", "leaseDurationSeconds": 15}));
     let me = replica(&fake, "me");
@@ -67,7 +67,7 @@ async fn a_lease_that_another_replica_takes_meanwhile_is_not_written_over() {
 
 #[tokio::test]
 async fn a_leader_without_an_api_server_steps_down() {
-    let fake = Fake::start().await;
+    let fake = Fake::start();
     let mut me = replica(&fake, "me");
     leads(&mut me.leadership).await;
     fake.break_down(true);

@@ -13,3 +13,5 @@ mod lease;
 mod provisioner;
 #[cfg(test)]
 mod status;
+#[cfg(test)]
+mod watch;

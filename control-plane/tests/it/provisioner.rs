@@ -35,7 +35,7 @@ struct Running {
 
 impl Running {
     async fn start(leads: bool) -> Self {
-        let fake = Fake::start().await;
+        let fake = Fake::start();
         let (trigger, drain) = drain::channel();
         let tasks = Tasks::new(drain.clone());
         let wishes = watch::Sender::new(None);

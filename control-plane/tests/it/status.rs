@@ -33,7 +33,7 @@ struct Running {
 
 impl Running {
     async fn start() -> Self {
-        let fake = Fake::start().await;
+        let fake = Fake::start();
         let (trigger, drain) = drain::channel();
         let tasks = Tasks::new(drain);
         let metrics = Metrics::new(&mut Registry::default());
