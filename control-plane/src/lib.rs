@@ -89,7 +89,7 @@ pub enum RunError {
 ///
 /// # Errors: [`RunError`]. What is not a fault of this process is logged and tried again.
 pub async fn run(settings: Settings, drain: Drain) -> Result<(), RunError> {
-    let client = Client::try_default().await.map_err(|error| RunError::NoCluster(error.to_string()))?;
+    let client = kubernetes::connect().await.map_err(|error| RunError::NoCluster(error.to_string()))?;
     let hub = Hub::new();
     let mut registry = Registry::default();
     let metrics = Metrics::new(&mut registry);

@@ -36,7 +36,7 @@ pub use kinds::Watched;
 pub(crate) use retry::Retry;
 use seen::Seen;
 
-use crate::{metrics::WatchMetrics, status::Board};
+use crate::{kubernetes::watching, metrics::WatchMetrics, status::Board};
 
 /// What the apply loop receives.
 #[derive(Debug)]
@@ -111,19 +111,19 @@ pub fn start(context: &Context, tasks: &Tasks) {
     };
     tasks.spawn("watch bundle version", bundle::watch(context.clone()));
     // Of Secrets only certificates are of use: no other Secret of the cluster enters this process's memory.
-    let certificates = watcher::Config::default().fields("type=kubernetes.io/tls");
-    spawn::<GatewayClass>("watch GatewayClass", context, tasks, watcher::Config::default());
-    spawn::<Gateway>("watch Gateway", context, tasks, watcher::Config::default());
-    spawn::<ListenerSet>("watch ListenerSet", context, tasks, watcher::Config::default());
-    spawn::<HTTPRoute>("watch HTTPRoute", context, tasks, watcher::Config::default());
-    spawn::<GRPCRoute>("watch GRPCRoute", context, tasks, watcher::Config::default());
-    spawn::<ReferenceGrant>("watch ReferenceGrant", context, tasks, watcher::Config::default());
-    spawn::<BackendTLSPolicy>("watch BackendTLSPolicy", context, tasks, watcher::Config::default());
-    spawn::<GatewayConfig>("watch GatewayConfig", context, tasks, watcher::Config::default());
-    spawn::<Service>("watch Service", context, tasks, watcher::Config::default());
-    spawn::<EndpointSlice>("watch EndpointSlice", context, tasks, watcher::Config::default());
+    let certificates = watching().fields("type=kubernetes.io/tls");
+    spawn::<GatewayClass>("watch GatewayClass", context, tasks, watching());
+    spawn::<Gateway>("watch Gateway", context, tasks, watching());
+    spawn::<ListenerSet>("watch ListenerSet", context, tasks, watching());
+    spawn::<HTTPRoute>("watch HTTPRoute", context, tasks, watching());
+    spawn::<GRPCRoute>("watch GRPCRoute", context, tasks, watching());
+    spawn::<ReferenceGrant>("watch ReferenceGrant", context, tasks, watching());
+    spawn::<BackendTLSPolicy>("watch BackendTLSPolicy", context, tasks, watching());
+    spawn::<GatewayConfig>("watch GatewayConfig", context, tasks, watching());
+    spawn::<Service>("watch Service", context, tasks, watching());
+    spawn::<EndpointSlice>("watch EndpointSlice", context, tasks, watching());
     spawn::<Secret>("watch Secret", context, tasks, certificates);
-    spawn::<Namespace>("watch Namespace", context, tasks, watcher::Config::default());
+    spawn::<Namespace>("watch Namespace", context, tasks, watching());
 }
 
 fn spawn<K: Watched>(task: &'static str, context: &Context, tasks: &Tasks, config: watcher::Config) {

@@ -1,4 +1,4 @@
-//! The watches against the fake: what gets through when one object cannot be read.
+//! The watches against the fake: what gets through when one object cannot be read, and when a line falls silent.
 
 use std::{sync::Arc, time::Duration};
 
@@ -13,7 +13,7 @@ use kit_process::{
     tasks::Tasks,
 };
 use serde_json::{Value, json};
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::Instant};
 
 use crate::fake::Fake;
 
@@ -76,4 +76,27 @@ async fn one_object_that_cannot_be_read_holds_up_no_other_of_its_kind() {
     put(&running.fake, "bad", 2, &json!([]));
     assert_eq!(running.changes().await, ["+bad"]);
     assert_eq!(running.fake.watches(ROUTES), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watch_on_a_line_that_fell_silent_is_begun_anew_within_a_minute_and_misses_nothing() {
+    let fake = Fake::start();
+    put(&fake, "cart", 1, &json!([]));
+    let mut running = Running::start(fake);
+    assert_eq!(running.changes().await, ["+cart"]);
+    put(&running.fake, "cart", 2, &json!([]));
+    assert_eq!(running.changes().await, ["+cart"]);
+    running.fake.fall_silent(true);
+    put(&running.fake, "cart", 3, &json!([]));
+    let before = running.fake.watches(ROUTES);
+    let lost = Instant::now();
+    // Nothing comes: the time passes.
+    let until = lost + Duration::from_mins(1);
+    while running.fake.watches(ROUTES) == before && Instant::now() < until {
+        tokio::time::advance(Duration::from_secs(1)).await;
+        tokio::task::yield_now().await;
+    }
+    assert!(running.fake.watches(ROUTES) > before, "still the same watch after {:?}", lost.elapsed());
+    running.fake.fall_silent(false);
+    assert_eq!(running.changes().await, ["+cart"]);
 }
