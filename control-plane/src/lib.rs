@@ -174,7 +174,8 @@ impl Replica {
 
     fn start_discovery(&self, listener: TcpListener, authority: &Authority) -> ServiceAccounts {
         let service_accounts = ServiceAccounts::default();
-        let authenticator = TokenAuthenticator::new(self.client.clone(), service_accounts.clone());
+        let authenticator =
+            TokenAuthenticator::new(self.client.clone(), service_accounts.clone(), Arc::new(SystemClock));
         let service = DiscoveryService::new(self.hub.clone(), authenticator, self.drain.clone());
         let serving = serve(listener, authority.resolver(), service, self.drain.clone());
         let tasks = self.tasks.clone();
