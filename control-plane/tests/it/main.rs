@@ -6,6 +6,8 @@ mod authentication;
 #[cfg(test)]
 mod authority;
 #[cfg(test)]
+mod chart;
+#[cfg(test)]
 mod fake;
 #[cfg(test)]
 mod lease;
