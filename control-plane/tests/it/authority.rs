@@ -5,9 +5,16 @@ use std::{
     time::{Duration, UNIX_EPOCH},
 };
 
-use control_plane::ca::{Authority, Held};
-use kit_process::clock::ManualClock;
-use rustls::crypto::aws_lc_rs;
+use control_plane::ca::{
+    Authority, Held,
+    plan::{ACTIVATION, CLOCK_SKEW},
+};
+use kit_process::clock::{Clock as _, ManualClock};
+use rustls::{
+    ClientConfig, ClientConnection, RootCertStore, ServerConfig, ServerConnection, crypto::aws_lc_rs,
+    time_provider::TimeProvider,
+};
+use rustls_pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject as _};
 use serde_json::json;
 
 use crate::fake::Fake;
@@ -27,6 +34,69 @@ fn authority(fake: &Fake, clock: &ManualClock) -> Authority {
 
 fn certificates(authority: &Authority) -> usize {
     authority.bundle().borrow().matches("BEGIN CERTIFICATE").count()
+}
+
+#[derive(Debug)]
+struct At(ManualClock);
+
+impl TimeProvider for At {
+    fn current_time(&self) -> Option<UnixTime> {
+        Some(UnixTime::since_unix_epoch(Duration::from_secs(self.0.unix_seconds())))
+    }
+}
+
+/// Whether a proxy that trusts the bundle's certificate at `index` alone takes what is served now.
+fn is_served_under(authority: &Authority, index: usize, clock: &ManualClock) -> bool {
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let bundle = authority.bundle().borrow().clone();
+    let certificates: Vec<_> = CertificateDer::pem_slice_iter(bundle.as_bytes()).map(Result::unwrap).collect();
+    let mut roots = RootCertStore::empty();
+    roots.add(certificates[index].clone()).unwrap();
+    let client = ClientConfig::builder_with_details(provider.clone(), Arc::new(At(clock.clone())))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let server = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_cert_resolver(authority.resolver());
+    let name = ServerName::try_from("nebula-control-plane.nebula-system.svc").unwrap();
+    let mut client = ClientConnection::new(Arc::new(client), name).unwrap();
+    let mut server = ServerConnection::new(Arc::new(server)).unwrap();
+    while client.is_handshaking() {
+        let mut wire = Vec::new();
+        client.write_tls(&mut wire).unwrap();
+        server.read_tls(&mut wire.as_slice()).unwrap();
+        server.process_new_packets().unwrap();
+        let mut wire = Vec::new();
+        server.write_tls(&mut wire).unwrap();
+        client.read_tls(&mut wire.as_slice()).unwrap();
+        if client.process_new_packets().is_err() {
+            return false;
+        }
+    }
+    true
+}
+
+#[tokio::test]
+async fn a_second_root_signs_once_every_proxy_has_had_a_day_to_trust_it() {
+    let (fake, clock) = (Fake::start(), clock());
+    let authority = authority(&fake, &clock);
+    let mut held = Held::default();
+    authority.refresh(&mut held).await.unwrap();
+    assert!(is_served_under(&authority, 0, &clock));
+    clock.advance(DAY * 250);
+    authority.refresh(&mut held).await.unwrap();
+    let signs_after = ACTIVATION.saturating_sub(CLOCK_SKEW);
+    clock.advance(signs_after.saturating_sub(Duration::from_secs(1)));
+    authority.refresh(&mut held).await.unwrap();
+    assert!(is_served_under(&authority, 0, &clock) && !is_served_under(&authority, 1, &clock));
+    clock.advance(Duration::from_secs(1));
+    authority.refresh(&mut held).await.unwrap();
+    assert!(is_served_under(&authority, 1, &clock) && !is_served_under(&authority, 0, &clock));
+    assert_eq!(certificates(&authority), 2);
 }
 
 #[tokio::test]

@@ -12,6 +12,8 @@ mod fake;
 #[cfg(test)]
 mod lease;
 #[cfg(test)]
+mod process;
+#[cfg(test)]
 mod provisioner;
 #[cfg(test)]
 mod status;
