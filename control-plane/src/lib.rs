@@ -5,8 +5,9 @@
 //!                                                        |-> status::Board -> status writers, events   (leader)
 //!                                                        '-> provisioner -> Deployments, Services      (leader)
 //! ```
-//! Invariants: every replica watches, translates and serves; the holder of the Lease alone writes. A loss of the API
-//! server stops changes, not the serving of what is known. A task that fails ends the process in order, so that the
+//! Invariants: every replica watches, translates and serves; the holder of the Lease alone writes statuses and events and
+//! runs proxies. (Each replica may write the roots' Secret, under the version that it read, and its own reports.) A loss of
+//! the API server stops changes, not the serving of what is known. A task that fails ends the process in order, so that the
 //! Lease is free and Kubernetes starts the replica anew. No globals: `main` owns process-wide settings.
 
 pub mod authenticate;
