@@ -2,19 +2,26 @@
 //!
 //! Invariant: a token counts only when the API server confirms it for our own audience, and names a ServiceAccount
 //! that the provisioner made for a Gateway. Tokens are never logged or kept: the cache holds their SHA-256.
+//!
+//! Anyone who can reach the discovery port can send any token, and each question to the API server costs it a signature
+//! check. So a token is first read as what it claims (a JWT, as every projected token is) and refused without a question
+//! where even that would not do; and questions have a rate. A claim alone never lets anybody in.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwapOption;
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use control_plane_model::{GatewayKey, ObjectName};
 use control_plane_wire::server::{AuthenticationError, Authenticator, ProxyIdentity};
 use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec, TokenReviewStatus};
+use kit_process::clock::Clock;
 use kube::{Api, Client, api::PostParams};
 use parking_lot::Mutex;
+use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 use tokio::{sync::Semaphore, time::Instant};
 
-use crate::kubernetes::describe;
+use crate::{kubernetes::describe, pace::Pace};
 
 /// The audience that a token must be made for.
 pub const AUDIENCE: &str = "nebula-control-plane";
@@ -24,6 +31,12 @@ const CACHE_LIFETIME: Duration = Duration::from_secs(30);
 const CACHE_SIZE: usize = 4096;
 /// TokenReviews under way at the same time; more wait, within the time that a review may take.
 const REVIEWS: usize = 16;
+/// TokenReviews a second in the long run.
+const RATE: u32 = 100;
+/// TokenReviews at once after a quiet time: the proxies of a replica that ended come all together.
+const BURST: u32 = 500;
+/// How far our clock may be ahead of the API server's, which decides in the end.
+const CLOCK_SKEW: Duration = Duration::from_mins(1);
 const REVIEW_TIMEOUT: Duration = Duration::from_secs(10);
 const POD_NAME: &str = "authentication.kubernetes.io/pod-name";
 
@@ -38,23 +51,55 @@ struct Caller {
     pod: String,
 }
 
+/// What a token says of itself, unverified (RFC 7519).
+#[derive(Debug, Deserialize)]
+struct Claims {
+    #[serde(rename = "aud")]
+    audiences: Audiences,
+    #[serde(rename = "sub")]
+    subject: String,
+    #[serde(rename = "exp")]
+    expires_at: u64,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum Audiences {
+    One(String),
+    Many(Vec<String>),
+}
+
+impl Audiences {
+    fn hold(&self, wanted: &str) -> bool {
+        match self {
+            Self::One(audience) => audience == wanted,
+            Self::Many(audiences) => audiences.iter().any(|audience| audience == wanted),
+        }
+    }
+}
+
 /// Asks the API server about tokens.
 pub struct TokenAuthenticator {
     reviews: Api<TokenReview>,
     service_accounts: ServiceAccounts,
     confirmed: Mutex<HashMap<[u8; 32], (Caller, Instant)>>,
-    /// Anyone can reach the discovery port with any token: this many questions are asked of the API server at once.
+    /// Questions to the API server at once.
     turns: Semaphore,
+    /// Questions to the API server a second.
+    pace: Pace,
+    clock: Arc<dyn Clock>,
 }
 
 impl TokenAuthenticator {
     /// Knows the Gateways of `service_accounts`, as they are when a proxy connects.
-    pub fn new(client: Client, service_accounts: ServiceAccounts) -> Self {
+    pub fn new(client: Client, service_accounts: ServiceAccounts, clock: Arc<dyn Clock>) -> Self {
         Self {
             reviews: Api::all(client),
             service_accounts,
             confirmed: Mutex::default(),
             turns: Semaphore::new(REVIEWS),
+            pace: Pace::new(RATE, BURST),
+            clock,
         }
     }
 
@@ -75,7 +120,20 @@ impl TokenAuthenticator {
         confirmed.insert(digest, (caller, now + CACHE_LIFETIME));
     }
 
+    /// The Gateway whose proxies run as this ServiceAccount, as of now.
+    fn gateway(&self, service_account: &ObjectName) -> Result<GatewayKey, AuthenticationError> {
+        let known = self.service_accounts.load();
+        let unknown = || AuthenticationError::Unavailable("not every watch has been read yet".to_owned());
+        let accounts = known.as_ref().ok_or_else(unknown)?;
+        accounts.get(service_account).cloned().ok_or_else(|| {
+            AuthenticationError::Invalid(format!("ServiceAccount {service_account} belongs to no Gateway"))
+        })
+    }
+
     async fn review(&self, token: &str) -> Result<Caller, AuthenticationError> {
+        if !self.pace.try_now() {
+            return Err(AuthenticationError::Unavailable("too many tokens are being asked about".to_owned()));
+        }
         let spec = TokenReviewSpec { token: Some(token.to_owned()), audiences: Some(vec![AUDIENCE.to_owned()]) };
         let review = TokenReview { spec, ..TokenReview::default() };
         let params = PostParams::default();
@@ -102,12 +160,31 @@ fn caller(status: &TokenReviewStatus) -> Result<Caller, &'static str> {
         return Err("the token is for another audience");
     }
     let user = status.user.as_ref().ok_or("the token names no user")?;
-    let username = user.username.as_deref().unwrap_or_default();
-    let service_account = username.strip_prefix("system:serviceaccount:").and_then(|rest| rest.split_once(':'));
-    let (namespace, name) = service_account.ok_or("the token is not a ServiceAccount's")?;
+    let service_account = service_account(user.username.as_deref().unwrap_or_default())?;
     let pods = user.extra.as_ref().and_then(|extra| extra.get(POD_NAME));
     let pod = pods.and_then(|pods| pods.first()).ok_or("the token is not bound to a pod")?;
-    Ok(Caller { service_account: ObjectName::new(namespace, name), pod: pod.clone() })
+    Ok(Caller { service_account, pod: pod.clone() })
+}
+
+/// Whose token it claims to be, if what it claims would do at `now`, in seconds since 1970.
+fn claimed(token: &str, now: u64) -> Result<ObjectName, &'static str> {
+    let payload = token.split('.').nth(1).ok_or("the token is no JWT")?;
+    let payload = URL_SAFE_NO_PAD.decode(payload).map_err(|_| "the token is no JWT")?;
+    let claims: Claims = serde_json::from_slice(&payload).map_err(|_| "the token lacks a claim that is needed")?;
+    if !claims.audiences.hold(AUDIENCE) {
+        return Err("the token is for another audience");
+    }
+    if claims.expires_at.saturating_add(CLOCK_SKEW.as_secs()) < now {
+        return Err("the token has expired");
+    }
+    service_account(&claims.subject)
+}
+
+/// The ServiceAccount of a user name as Kubernetes makes it.
+fn service_account(user: &str) -> Result<ObjectName, &'static str> {
+    let parts = user.strip_prefix("system:serviceaccount:").and_then(|rest| rest.split_once(':'));
+    let (namespace, name) = parts.ok_or("the token is not a ServiceAccount's")?;
+    Ok(ObjectName::new(namespace, name))
 }
 
 impl Authenticator for TokenAuthenticator {
@@ -116,16 +193,13 @@ impl Authenticator for TokenAuthenticator {
         let caller = if let Some(caller) = self.remembered(&digest) {
             caller
         } else {
+            let claimed = claimed(token, self.clock.unix_seconds());
+            self.gateway(&claimed.map_err(|why| AuthenticationError::Invalid(why.to_owned()))?)?;
             let caller = self.review(token).await?;
             self.remember(digest, caller.clone());
             caller
         };
-        let known = self.service_accounts.load();
-        let unknown = || AuthenticationError::Unavailable("not every watch has been read yet".to_owned());
-        let accounts = known.as_ref().ok_or_else(unknown)?;
-        let gateway = accounts.get(&caller.service_account).cloned().ok_or_else(|| {
-            AuthenticationError::Invalid(format!("ServiceAccount {} belongs to no Gateway", caller.service_account))
-        })?;
+        let gateway = self.gateway(&caller.service_account)?;
         Ok(ProxyIdentity { gateway, pod: caller.pod })
     }
 }

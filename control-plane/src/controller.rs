@@ -2,7 +2,8 @@
 //!
 //! One task owns the translator, so there is one order of events. There is no waiting for more changes to come: what is
 //! queued is taken as one batch, and while a batch is translated the next one gathers.
-//! Invariant: proxies are answered, and statuses and objects written, only once every source was complete.
+//! Invariant: proxies are answered, and statuses and objects written, only once every source was complete. Until then the
+//! translator takes what there is all the same, so that what waits is as large as the cluster and not as its history.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -52,8 +53,6 @@ pub struct Controller {
     readiness: Readiness,
     /// Sources that were not complete yet.
     missing: BTreeSet<Source>,
-    /// What was received before all were.
-    early: Vec<Change>,
 }
 
 impl Controller {
@@ -67,7 +66,7 @@ impl Controller {
     ) -> Self {
         let missing: BTreeSet<Source> = sources().into_iter().collect();
         readiness.pending(READINESS, waiting_for(&missing));
-        Self { translator, outlets, leadership, metrics, readiness, missing, early: Vec::new() }
+        Self { translator, outlets, leadership, metrics, readiness, missing }
     }
 
     /// Works until the drain.
@@ -92,7 +91,7 @@ impl Controller {
 
     /// Takes `first` and everything that waits behind it as one moment.
     fn batch(&mut self, first: Input, inputs: &mut mpsc::Receiver<Input>) {
-        let mut changes = std::mem::take(&mut self.early);
+        let mut changes = Vec::new();
         let mut seen = Vec::new();
         let mut since: Option<Instant> = None;
         let mut next = Some(first);
@@ -113,7 +112,7 @@ impl Controller {
         }
         if !self.missing.is_empty() {
             self.readiness.pending(READINESS, waiting_for(&self.missing));
-            self.early = changes;
+            self.gather(changes);
             return;
         }
         if !changes.is_empty() || !self.outlets.hub.is_synced() {
@@ -128,6 +127,14 @@ impl Controller {
         }
     }
 
+    /// Takes changes while some sources are missing. The hub holds them and answers nobody yet.
+    fn gather(&mut self, changes: Vec<Change>) {
+        if !changes.is_empty() {
+            let output = self.translator.apply(changes);
+            self.outlets.hub.publish(&output.delta);
+        }
+    }
+
     fn apply(&mut self, changes: Vec<Change>, since: Option<Instant>) {
         let count = changes.len();
         let start = Instant::now();
@@ -139,7 +146,7 @@ impl Controller {
         if deployments_changed || first {
             self.deployments_changed();
         }
-        if !delta.is_empty() {
+        if !delta.is_empty() || first {
             self.outlets.hub.publish(&delta);
             self.count_resources();
         }
@@ -159,7 +166,9 @@ impl Controller {
             self.readiness.done(READINESS);
             tracing::info!(changes = count, "every watch is read: proxies are answered");
         }
-        if *self.leadership.borrow() {
+        if first {
+            self.want_all();
+        } else if *self.leadership.borrow() {
             for update in statuses {
                 self.outlets.board.want(update);
             }
@@ -182,6 +191,13 @@ impl Controller {
         if !leads {
             self.outlets.board.clear();
         } else if self.outlets.hub.is_synced() {
+            self.want_all();
+        }
+    }
+
+    /// Wants every status, if this replica leads.
+    fn want_all(&self) {
+        if *self.leadership.borrow() {
             for update in self.translator.statuses() {
                 self.outlets.board.want(update.clone());
             }
@@ -213,4 +229,70 @@ fn waiting_for(missing: &BTreeSet<Source>) -> String {
         ""
     };
     format!("waiting for {}{hint}", names.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use control_plane_translate::{Mode, Object, Options};
+    use prometheus_client::registry::Registry;
+    use serde_json::json;
+
+    use super::*;
+
+    struct Started {
+        controller: Controller,
+        inputs: mpsc::Receiver<Input>,
+        _leading: watch::Sender<bool>,
+    }
+
+    impl Started {
+        fn new() -> Self {
+            let options = Options { mode: Mode::Cluster, controller_name: "nebula.dev/test".to_owned() };
+            let leading = watch::Sender::new(true);
+            let outlets = Outlets {
+                hub: Hub::new(),
+                board: Arc::default(),
+                wishes: watch::Sender::new(None),
+                service_accounts: ServiceAccounts::default(),
+            };
+            let metrics = Metrics::new(&mut Registry::default());
+            let translator = Translator::new(options);
+            let controller = Controller::new(translator, outlets, leading.subscribe(), metrics, Readiness::new());
+            let (_, inputs) = mpsc::channel(1);
+            Self { controller, inputs, _leading: leading }
+        }
+
+        fn take(&mut self, changes: Vec<Change>, synced: Option<Source>) {
+            self.controller.batch(Input::Changes { changes, synced, received: Instant::now() }, &mut self.inputs);
+        }
+    }
+
+    fn gateway() -> Vec<Change> {
+        let class = json!({"metadata": {"name": "nebula"}, "spec": {"controllerName": "nebula.dev/test"}});
+        let listener = json!({"name": "http", "port": 80, "protocol": "HTTP"});
+        let metadata = json!({"name": "edge", "namespace": "infra", "uid": "b5c0", "generation": 1});
+        let gateway = json!({"metadata": metadata, "spec": {"gatewayClassName": "nebula", "listeners": [listener]}});
+        vec![
+            Change::Upsert(Object::GatewayClass(Arc::new(serde_json::from_value(class).unwrap()))),
+            Change::Upsert(Object::Gateway(Arc::new(serde_json::from_value(gateway).unwrap()))),
+        ]
+    }
+
+    #[tokio::test]
+    async fn while_a_watch_is_missing_changes_are_taken_and_nobody_hears_of_them() {
+        let mut started = Started::new();
+        let mut sources = sources();
+        let last = sources.pop();
+        for source in sources {
+            started.take(gateway(), Some(source));
+        }
+        let Outlets { hub, board, wishes, service_accounts } = &started.controller.outlets;
+        assert_eq!(started.controller.translator.snapshot().gateways.len(), 1);
+        assert!(!hub.is_synced() && board.is_idle() && wishes.borrow().is_none() && service_accounts.load().is_none());
+        started.take(Vec::new(), last);
+        let Outlets { hub, board, wishes, service_accounts } = &started.controller.outlets;
+        assert!(hub.is_synced() && !board.is_idle());
+        assert_eq!(wishes.borrow().as_ref().map(|wishes| wishes.len()), Some(1));
+        assert_eq!(service_accounts.load().as_ref().map(|accounts| accounts.len()), Some(1));
+    }
 }

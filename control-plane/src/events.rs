@@ -18,7 +18,11 @@ use kube::{
 use serde_json::Value;
 use tokio::sync::mpsc;
 
-use crate::{kubernetes::describe, metrics::Metrics, pace::Pace};
+use crate::{
+    kubernetes::{describe, limited},
+    metrics::Metrics,
+    pace::Pace,
+};
 
 const QUEUE: usize = 256;
 /// Events a second in the long run.
@@ -122,7 +126,7 @@ impl Events {
 
 async fn write(mut receiver: mpsc::Receiver<Pending>, recorder: Recorder, metrics: Metrics) {
     while let Some(Pending { reference, event }) = receiver.recv().await {
-        match recorder.publish(&event, &reference).await {
+        match limited(recorder.publish(&event, &reference)).await {
             Ok(()) => metrics.event("written"),
             Err(error) => {
                 metrics.event("failed");

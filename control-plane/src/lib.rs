@@ -5,8 +5,10 @@
 //!                                                        |-> status::Board -> status writers, events   (leader)
 //!                                                        '-> provisioner -> Deployments, Services      (leader)
 //! ```
-//! Invariants: every replica watches, translates and serves; the holder of the Lease alone writes. A loss of the API
-//! server stops changes, not the serving of what is known. No globals: `main` owns process-wide settings.
+//! Invariants: every replica watches, translates and serves; the holder of the Lease alone writes statuses and events and
+//! runs proxies. (Each replica may write the roots' Secret, under the version that it read, and its own reports.) A loss of
+//! the API server stops changes, not the serving of what is known. A task that fails ends the process in order, so that the
+//! Lease is free and Kubernetes starts the replica anew. No globals: `main` owns process-wide settings.
 
 pub mod authenticate;
 pub mod ca;
@@ -20,7 +22,7 @@ mod pace;
 pub mod provisioner;
 mod reports;
 pub mod status;
-mod watch;
+pub mod watch;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -28,7 +30,7 @@ use control_plane_translate::{Mode, Options, Translator};
 use control_plane_wire::server::{DiscoveryService, Hub, serve};
 use kit_process::{
     clock::SystemClock,
-    drain::Drain,
+    drain::{self, Drain, DrainTrigger},
     tasks::Tasks,
     telemetry::{self, Readiness},
 };
@@ -57,9 +59,9 @@ use crate::{
 /// Longest time from the drain to the end: streams close, the Lease is given back.
 const DRAIN_LIMIT: Duration = Duration::from_secs(15);
 
-/// Why the control plane does not start.
+/// Why the control plane does not start, or ended before it was told to.
 #[derive(Debug, thiserror::Error)]
-pub enum StartError {
+pub enum RunError {
     /// There is no way to the API server. Holds the reason as one text, as the source repeats itself at each level.
     #[error("find the API server (set KUBECONFIG, or run in a pod): {0}")]
     NoCluster(String),
@@ -75,19 +77,28 @@ pub enum StartError {
         #[source]
         source: std::io::Error,
     },
+    /// A part of it no longer works; what it was is in the log.
+    #[error("task {task:?} failed (the log says why)")]
+    Failed {
+        /// Its name.
+        task: &'static str,
+    },
 }
 
-/// Runs one replica until the drain, then ends in order. Returns early only if it cannot start.
+/// Runs one replica until the drain, then ends in order. Returns early if it cannot start, and once a task has failed:
+/// a replica of which a part is dead must not hold the Lease.
 ///
-/// # Errors: [`StartError`]. Whatever goes wrong later is logged and tried again.
-pub async fn run(settings: Settings, drain: Drain) -> Result<(), StartError> {
-    let client = Client::try_default().await.map_err(|error| StartError::NoCluster(error.to_string()))?;
+/// # Errors: [`RunError`]. What is not a fault of this process is logged and tried again.
+pub async fn run(settings: Settings, drain: Drain) -> Result<(), RunError> {
+    let client = kubernetes::connect().await.map_err(|error| RunError::NoCluster(error.to_string()))?;
     let hub = Hub::new();
     let mut registry = Registry::default();
     let metrics = Metrics::new(&mut registry);
     registry.register_collector(Box::new(ProxyCount(hub.clone())));
-    let tasks = Tasks::new(drain.clone());
-    let replica = Replica { settings, client, hub, tasks, readiness: Readiness::new(), metrics, drain: drain.clone() };
+    // Of its own, as a failure drains too.
+    let (trigger, inner) = drain::channel();
+    let tasks = Tasks::new(inner.clone());
+    let replica = Replica { settings, client, hub, tasks, readiness: Readiness::new(), metrics, drain: inner };
     let listener = replica.open_ports(registry).await?;
 
     let authority = replica.start_authority();
@@ -102,12 +113,21 @@ pub async fn run(settings: Settings, drain: Drain) -> Result<(), StartError> {
     let outlets = Outlets { hub: replica.hub.clone(), board, wishes, service_accounts };
     replica.start_controller(outlets, leadership, inputs);
 
-    drain.signaled().await;
+    until_end(&replica.tasks, &trigger, &drain).await
+}
+
+/// Waits for the drain or for the first task that fails, and then for the others to end.
+async fn until_end(tasks: &Tasks, trigger: &DrainTrigger, drain: &Drain) -> Result<(), RunError> {
+    let ended = tokio::select! {
+        () = drain.signaled() => Ok(()),
+        task = tasks.failed() => Err(RunError::Failed { task }),
+    };
     tracing::info!("control plane ends");
-    if !replica.tasks.finished(DRAIN_LIMIT).await {
+    trigger.start();
+    if !tasks.finished(DRAIN_LIMIT).await {
         tracing::warn!("some tasks did not end in time");
     }
-    Ok(())
+    ended
 }
 
 /// What the parts of one replica share while they are put together.
@@ -123,9 +143,9 @@ struct Replica {
 
 impl Replica {
     /// Opens both ports, so that one that is taken ends the process before it does anything.
-    async fn open_ports(&self, registry: Registry) -> Result<TcpListener, StartError> {
+    async fn open_ports(&self, registry: Registry) -> Result<TcpListener, RunError> {
         let address = self.settings.discovery_address;
-        let failed = |source| StartError::Discovery { address, source };
+        let failed = |source| RunError::Discovery { address, source };
         let listener = TcpListener::bind(address).await.map_err(failed)?;
         let telemetry_address = self.settings.telemetry_address;
         telemetry::serve(telemetry_address, Arc::new(registry), self.readiness.clone(), &self.tasks).await?;
@@ -155,12 +175,18 @@ impl Replica {
 
     fn start_discovery(&self, listener: TcpListener, authority: &Authority) -> ServiceAccounts {
         let service_accounts = ServiceAccounts::default();
-        let authenticator = TokenAuthenticator::new(self.client.clone(), service_accounts.clone());
+        let authenticator =
+            TokenAuthenticator::new(self.client.clone(), service_accounts.clone(), Arc::new(SystemClock));
         let service = DiscoveryService::new(self.hub.clone(), authenticator, self.drain.clone());
         let serving = serve(listener, authority.resolver(), service, self.drain.clone());
+        let tasks = self.tasks.clone();
         self.tasks.spawn("discovery", async move {
             if let Err(error) = serving.await {
                 tracing::error!(error = kit_process::error::chain(&error), "discovery port closed");
+            }
+            // Until the drain it serves: whatever its reason, an early end is a failure.
+            if !tasks.drain().is_signaled() {
+                tasks.fail("discovery");
             }
         });
         service_accounts
@@ -215,5 +241,36 @@ impl Replica {
         let (metrics, readiness) = (self.metrics.clone(), self.readiness.clone());
         let controller = Controller::new(Translator::new(options), outlets, leadership, metrics, readiness);
         self.tasks.spawn("controller", controller.run(inputs, self.drain.clone()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_task_that_panics_ends_the_others_in_order_and_the_process_with_an_error() {
+        let (_outer, drain) = drain::channel();
+        let (trigger, inner) = drain::channel();
+        let tasks = Tasks::new(inner.clone());
+        let (given_back, lease) = tokio::sync::oneshot::channel();
+        tasks.spawn("lease", async move {
+            inner.signaled().await;
+            given_back.send(()).unwrap();
+        });
+        tasks.spawn("controller", async { panic!("as planned") });
+        let ended = until_end(&tasks, &trigger, &drain).await;
+        assert!(matches!(ended, Err(RunError::Failed { task: "controller" })), "{ended:?}");
+        assert!(lease.await.is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_drain_is_no_error() {
+        let (outer, drain) = drain::channel();
+        let (trigger, inner) = drain::channel();
+        let tasks = Tasks::new(inner.clone());
+        tasks.spawn("lease", async move { inner.signaled().await });
+        outer.start();
+        assert!(until_end(&tasks, &trigger, &drain).await.is_ok());
     }
 }

@@ -49,6 +49,7 @@ pub struct WatchMetrics {
     up: Family<Label, Gauge>,
     failures: Family<Label, Counter>,
     last_event: Family<Label, Gauge>,
+    unreadable: Family<Label, Gauge>,
     start: Option<Arc<Instant>>,
 }
 
@@ -85,6 +86,8 @@ impl Metrics {
         registry.register("watch_failures", "Failures of the watch of a kind", watches.failures.clone());
         let text = "When the watch of a kind last heard of the API server, since the process began";
         registry.register_with_unit("watch_last_event", text, seconds(), watches.last_event.clone());
+        let text = "Objects of a kind that cannot be read as they are now";
+        registry.register("watch_unreadable_objects", text, watches.unreadable.clone());
         metrics
     }
 
@@ -123,6 +126,11 @@ impl WatchMetrics {
         let seconds = i64::try_from(age.as_secs()).unwrap_or(i64::MAX);
         self.last_event.get_or_create(&[("kind", kind)]).set(seconds);
     }
+
+    /// So many objects of `kind` cannot be read as they are now.
+    pub fn unreadable(&self, kind: &'static str, count: usize) {
+        self.unreadable.get_or_create(&[("kind", kind)]).set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
 }
 
 /// Counts the connected proxies when it is asked.
@@ -157,6 +165,7 @@ mod tests {
         // What has counted nothing is not shown.
         metrics.watches.broken("Gateway");
         metrics.watches.alive("Gateway");
+        metrics.watches.unreadable("Gateway", 1);
         metrics.resources("route", 1);
         metrics.status_write("written");
         metrics.provision("applied");
@@ -174,6 +183,6 @@ mod tests {
             );
             seen += 1;
         }
-        assert_eq!(seen, 12, "{text}");
+        assert_eq!(seen, 13, "{text}");
     }
 }

@@ -1,50 +1,58 @@
-//! A pace that several tasks keep together: so many a second, so many at once after a quiet time (GCRA, ITU-T I.371).
-//! Invariant: the stored time never decreases.
+//! A pace that several tasks keep together: so many a second, so many at once after a quiet time.
+//!
+//! `governor`'s limiter without a key (GCRA, ITU-T I.371), on tokio's clock, which tests can pause. Not fair: of two that
+//! wait either may be first.
 
-use std::time::Duration;
+use std::{num::NonZeroU32, time::Duration};
 
-use parking_lot::Mutex;
+use governor::{
+    Quota, RateLimiter,
+    clock::Clock,
+    middleware::NoOpMiddleware,
+    nanos::Nanos,
+    state::{InMemoryState, NotKeyed},
+};
 use tokio::time::Instant;
 
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Pace {
-    interval: Duration,
-    burst: Duration,
-    next: Mutex<Instant>,
+    limiter: RateLimiter<NotKeyed, InMemoryState, SinceStart, NoOpMiddleware<Nanos>>,
+    clock: SinceStart,
+}
+
+/// Time since the pace was made.
+#[derive(Clone, Debug)]
+struct SinceStart(Instant);
+
+impl Clock for SinceStart {
+    type Instant = Nanos;
+
+    fn now(&self) -> Nanos {
+        self.0.elapsed().into()
+    }
 }
 
 impl Pace {
     /// `rate` a second, `burst` at once; both at least 1.
     pub(crate) fn new(rate: u32, burst: u32) -> Self {
-        let interval = Duration::from_secs(1) / rate.max(1);
-        Self { interval, burst: interval * burst.saturating_sub(1), next: Mutex::new(Instant::now()) }
+        let at_least_one = |count| NonZeroU32::new(count).unwrap_or(NonZeroU32::MIN);
+        let quota = Quota::per_second(at_least_one(rate)).allow_burst(at_least_one(burst));
+        let clock = SinceStart(Instant::now());
+        Self { limiter: RateLimiter::direct_with_clock(quota, clock.clone()), clock }
     }
 
-    /// Waits for its turn. Dropping the future gives the turn up.
+    /// Waits for a turn. Cancel-safe: a turn is taken when the future ends.
     pub(crate) async fn wait(&self) {
-        let turn = {
-            let now = Instant::now();
-            let mut next = self.next.lock();
-            let mine = (*next).max(now);
-            *next = mine + self.interval;
-            mine
-        };
-        if let Some(turn) = turn.checked_sub(self.burst) {
-            tokio::time::sleep_until(turn).await;
+        while let Err(early) = self.limiter.check() {
+            // A timer counts milliseconds: none would be no wait at all.
+            tokio::time::sleep(early.wait_time_from(self.clock.now()).max(Duration::from_millis(1))).await;
         }
     }
 
     /// Takes a turn if there is one now.
     pub(crate) fn try_now(&self) -> bool {
-        let now = Instant::now();
-        let mut next = self.next.lock();
-        let mine = (*next).max(now);
-        if mine.duration_since(now) > self.burst {
-            return false;
-        }
-        *next = mine + self.interval;
-        true
+        self.limiter.check().is_ok()
     }
 }
 

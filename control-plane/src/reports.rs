@@ -22,14 +22,14 @@ use kube::{
     api::{ObjectMeta, Patch, PatchParams},
     runtime::{
         WatchStreamExt as _,
-        watcher::{self, Event, watcher},
+        watcher::{Event, watcher},
     },
 };
 use serde_json::json;
 use tokio::{sync::mpsc, time::Instant};
 
 use crate::{
-    kubernetes::{FIELD_MANAGER, describe, is_status},
+    kubernetes::{FIELD_MANAGER, describe, is_status, watching},
     metrics::WatchMetrics,
     watch::{Health, Input, Retry, Source},
 };
@@ -105,7 +105,7 @@ impl Exchange {
 
     /// Passes reports on until the drain.
     pub async fn run(mut self, hub: Hub, drain: Drain) {
-        let config = watcher::Config::default().labels(LABEL);
+        let config = watching().labels(LABEL);
         let mut others = Box::pin(watcher(self.config_maps.clone(), config).backoff(Retry::default()));
         let mut own = hub.reports();
         let mut listed = BTreeSet::new();

@@ -2,15 +2,17 @@
 //!
 //! Invariants: what the translator knows changes only by whole lists or single events, so a watch that breaks leaves
 //! the last state in place; an event that changes nothing which the translator reads (our own status writes above all)
-//! is not passed on. A queue that is full holds the watch back, which the API server then buffers.
+//! is not passed on. A queue that is full holds the watch back, which the API server then buffers. An object that cannot
+//! be read fails alone: its last state stays, and the rest of its kind goes on.
 
 mod bundle;
 mod health;
 mod kinds;
 mod retry;
+mod seen;
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     hash::{DefaultHasher, Hash as _, Hasher as _},
     sync::Arc,
 };
@@ -20,7 +22,7 @@ use control_plane_translate::{Change, Kind, object_name};
 use futures::StreamExt as _;
 use kit_process::{drain::Drain, tasks::Tasks};
 use kube::{
-    Api, Client,
+    Api, Client, Resource as _,
     api::ObjectMeta,
     runtime::{
         WatchStreamExt as _,
@@ -32,8 +34,9 @@ use tokio::{sync::mpsc, time::Instant};
 pub(crate) use health::Health;
 pub use kinds::Watched;
 pub(crate) use retry::Retry;
+use seen::Seen;
 
-use crate::{metrics::WatchMetrics, status::Board};
+use crate::{kubernetes::watching, metrics::WatchMetrics, status::Board};
 
 /// What the apply loop receives.
 #[derive(Debug)]
@@ -108,19 +111,19 @@ pub fn start(context: &Context, tasks: &Tasks) {
     };
     tasks.spawn("watch bundle version", bundle::watch(context.clone()));
     // Of Secrets only certificates are of use: no other Secret of the cluster enters this process's memory.
-    let certificates = watcher::Config::default().fields("type=kubernetes.io/tls");
-    spawn::<GatewayClass>("watch GatewayClass", context, tasks, watcher::Config::default());
-    spawn::<Gateway>("watch Gateway", context, tasks, watcher::Config::default());
-    spawn::<ListenerSet>("watch ListenerSet", context, tasks, watcher::Config::default());
-    spawn::<HTTPRoute>("watch HTTPRoute", context, tasks, watcher::Config::default());
-    spawn::<GRPCRoute>("watch GRPCRoute", context, tasks, watcher::Config::default());
-    spawn::<ReferenceGrant>("watch ReferenceGrant", context, tasks, watcher::Config::default());
-    spawn::<BackendTLSPolicy>("watch BackendTLSPolicy", context, tasks, watcher::Config::default());
-    spawn::<GatewayConfig>("watch GatewayConfig", context, tasks, watcher::Config::default());
-    spawn::<Service>("watch Service", context, tasks, watcher::Config::default());
-    spawn::<EndpointSlice>("watch EndpointSlice", context, tasks, watcher::Config::default());
+    let certificates = watching().fields("type=kubernetes.io/tls");
+    spawn::<GatewayClass>("watch GatewayClass", context, tasks, watching());
+    spawn::<Gateway>("watch Gateway", context, tasks, watching());
+    spawn::<ListenerSet>("watch ListenerSet", context, tasks, watching());
+    spawn::<HTTPRoute>("watch HTTPRoute", context, tasks, watching());
+    spawn::<GRPCRoute>("watch GRPCRoute", context, tasks, watching());
+    spawn::<ReferenceGrant>("watch ReferenceGrant", context, tasks, watching());
+    spawn::<BackendTLSPolicy>("watch BackendTLSPolicy", context, tasks, watching());
+    spawn::<GatewayConfig>("watch GatewayConfig", context, tasks, watching());
+    spawn::<Service>("watch Service", context, tasks, watching());
+    spawn::<EndpointSlice>("watch EndpointSlice", context, tasks, watching());
     spawn::<Secret>("watch Secret", context, tasks, certificates);
-    spawn::<Namespace>("watch Namespace", context, tasks, watcher::Config::default());
+    spawn::<Namespace>("watch Namespace", context, tasks, watching());
 }
 
 fn spawn<K: Watched>(task: &'static str, context: &Context, tasks: &Tasks, config: watcher::Config) {
@@ -129,9 +132,9 @@ fn spawn<K: Watched>(task: &'static str, context: &Context, tasks: &Tasks, confi
 
 /// Watches one kind until the drain. Never gives up: errors are logged and tried again.
 async fn watch<K: Watched>(context: Context, config: watcher::Config) {
-    let api = Api::<K>::all(context.client.clone());
+    let api = Api::<Seen<K>>::all(context.client.clone());
     let mut events = Box::pin(watcher(api, config).backoff(Retry::default()));
-    let mut mirror = Mirror::<K>::new(context.board.clone());
+    let mut mirror = Mirror::<K>::new(context.board.clone(), context.metrics.clone());
     let mut health = Health::new(K::KIND.as_str(), K::REQUIRED, &context.metrics);
     loop {
         let event = tokio::select! {
@@ -166,17 +169,21 @@ async fn watch<K: Watched>(context: Context, config: watcher::Config) {
 /// What a watch has passed on, so that lists after a break become differences.
 struct Mirror<K> {
     board: Arc<Board>,
+    metrics: WatchMetrics,
     known: HashMap<ObjectName, u64>,
-    listing: Option<Vec<K>>,
+    /// Objects that cannot be read now, with the reason that was logged.
+    unreadable: HashMap<ObjectName, String>,
+    listing: Option<Vec<Seen<K>>>,
     complete: bool,
 }
 
 impl<K: Watched> Mirror<K> {
-    fn new(board: Arc<Board>) -> Self {
-        Self { board, known: HashMap::new(), listing: None, complete: false }
+    fn new(board: Arc<Board>, metrics: WatchMetrics) -> Self {
+        let (known, unreadable) = (HashMap::new(), HashMap::new());
+        Self { board, metrics, known, unreadable, listing: None, complete: false }
     }
 
-    fn event(&mut self, event: Event<K>, received: Instant) -> Vec<Input> {
+    fn event(&mut self, event: Event<Seen<K>>, received: Instant) -> Vec<Input> {
         match event {
             Event::Init => {
                 self.listing = Some(Vec::new());
@@ -187,13 +194,7 @@ impl<K: Watched> Mirror<K> {
                 Vec::new()
             }
             Event::InitDone => self.list_done(received),
-            Event::Apply(object) => {
-                let (name, change) = self.upsert(object);
-                let status_only = change.is_none() && K::HAS_STATUS;
-                let seen = status_only.then_some(Input::StatusSeen(K::KIND, name));
-                let changed = change.map(|change| Input::Changes { changes: vec![change], synced: None, received });
-                changed.into_iter().chain(seen).collect()
-            }
+            Event::Apply(object) => self.applied(object, received),
             Event::Delete(object) => {
                 let name = object_name(K::KIND, object.meta());
                 self.forget(&name);
@@ -202,18 +203,32 @@ impl<K: Watched> Mirror<K> {
         }
     }
 
-    /// A whole list was read: what it does not hold is gone.
+    fn applied(&mut self, object: Seen<K>, received: Instant) -> Vec<Input> {
+        let name = object_name(K::KIND, object.meta());
+        match self.upsert(&name, object) {
+            Upsert::Changed(change) => vec![Input::Changes { changes: vec![change], synced: None, received }],
+            Upsert::Same if K::HAS_STATUS => vec![Input::StatusSeen(K::KIND, name)],
+            Upsert::Same | Upsert::Unreadable => Vec::new(),
+        }
+    }
+
+    /// A whole list was read: what it does not hold is gone. What it holds but cannot be read stays as it was.
     fn list_done(&mut self, received: Instant) -> Vec<Input> {
         let listed = self.listing.take().unwrap_or_default();
-        let names: std::collections::HashSet<ObjectName> =
-            listed.iter().map(|object| object_name(K::KIND, object.meta())).collect();
-        let gone: Vec<ObjectName> = self.known.keys().filter(|name| !names.contains(*name)).cloned().collect();
+        let names: HashSet<ObjectName> = listed.iter().map(|object| object_name(K::KIND, object.meta())).collect();
+        let known = self.known.keys().chain(self.unreadable.keys());
+        let gone: HashSet<ObjectName> = known.filter(|name| !names.contains(*name)).cloned().collect();
         let mut changes = Vec::new();
         for name in gone {
             self.forget(&name);
             changes.push(Change::Remove(K::KIND, name));
         }
-        changes.extend(listed.into_iter().filter_map(|object| self.upsert(object).1));
+        for object in listed {
+            let name = object_name(K::KIND, object.meta());
+            if let Upsert::Changed(change) = self.upsert(&name, object) {
+                changes.push(change);
+            }
+        }
         let synced = (!std::mem::replace(&mut self.complete, true)).then_some(Source::Kind(K::KIND));
         if changes.is_empty() && synced.is_none() {
             return Vec::new();
@@ -227,25 +242,63 @@ impl<K: Watched> Mirror<K> {
         self.list_done(received)
     }
 
-    fn upsert(&mut self, mut object: K) -> (ObjectName, Option<Change>) {
+    fn upsert(&mut self, name: &ObjectName, seen: Seen<K>) -> Upsert {
+        let (mut object, status) = match seen {
+            Seen::Readable { object, status } => (*object, status),
+            Seen::Unreadable { why, .. } => {
+                self.unreadable(name, why);
+                return Upsert::Unreadable;
+            }
+        };
+        self.readable(name);
         object.slim();
-        let name = object_name(K::KIND, object.meta());
         if K::HAS_STATUS {
-            self.board.observed(K::KIND, &name, object.status_json());
+            self.board.observed(K::KIND, name, status);
         }
         let fingerprint = fingerprint(object.meta(), K::HAS_GENERATION);
         if self.known.insert(name.clone(), fingerprint) == Some(fingerprint) {
-            return (name, None);
+            return Upsert::Same;
         }
-        (name, Some(Change::Upsert(Arc::new(object).into_object())))
+        Upsert::Changed(Change::Upsert(Arc::new(object).into_object()))
+    }
+
+    /// Says once for each reason that an object cannot be read.
+    fn unreadable(&mut self, name: &ObjectName, why: String) {
+        if self.unreadable.get(name) == Some(&why) {
+            return;
+        }
+        let kept = self.known.contains_key(name);
+        tracing::error!(kind = %K::KIND, object = %name, error = why, kept, "object cannot be read: going on without this version of it");
+        self.unreadable.insert(name.clone(), why);
+        self.metrics.unreadable(K::KIND.as_str(), self.unreadable.len());
+    }
+
+    fn readable(&mut self, name: &ObjectName) {
+        if self.unreadable.remove(name).is_some() {
+            tracing::info!(kind = %K::KIND, object = %name, "object can be read again");
+            self.metrics.unreadable(K::KIND.as_str(), self.unreadable.len());
+        }
     }
 
     fn forget(&mut self, name: &ObjectName) {
         self.known.remove(name);
+        if self.unreadable.remove(name).is_some() {
+            self.metrics.unreadable(K::KIND.as_str(), self.unreadable.len());
+        }
         if K::HAS_STATUS {
             self.board.removed(K::KIND, name);
         }
     }
+}
+
+/// What an object of a watch means for the translator.
+enum Upsert {
+    /// It has to hear of it.
+    Changed(Change),
+    /// Nothing that it reads is different.
+    Same,
+    /// The last state that could be read stays.
+    Unreadable,
 }
 
 /// Equal for two versions of an object which differ in nothing that the translator reads.
@@ -271,12 +324,22 @@ mod tests {
 
     use super::*;
 
-    fn route(name: &str, generation: i64, version: &str) -> HTTPRoute {
+    fn route(name: &str, generation: i64, version: &str) -> Seen<HTTPRoute> {
         let mut route = HTTPRoute::new(name, HTTPRouteSpec::default());
         route.metadata.namespace = Some("shop".to_owned());
         route.metadata.generation = Some(generation);
         route.metadata.resource_version = Some(version.to_owned());
-        route
+        Seen::Readable { object: Box::new(route), status: "null".to_owned() }
+    }
+
+    fn unreadable(name: &str, version: &str) -> Seen<HTTPRoute> {
+        let metadata = ObjectMeta {
+            name: Some(name.to_owned()),
+            namespace: Some("shop".to_owned()),
+            resource_version: Some(version.to_owned()),
+            ..ObjectMeta::default()
+        };
+        Seen::Unreadable { metadata: Box::new(metadata), why: "unknown variant".to_owned() }
     }
 
     fn summary(inputs: Vec<Input>) -> Vec<String> {
@@ -297,7 +360,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_list_after_a_break_becomes_the_difference() {
-        let mut mirror = Mirror::new(Arc::default());
+        let mut mirror = Mirror::new(Arc::default(), WatchMetrics::default());
         let now = Instant::now();
         for event in [Event::Init, Event::InitApply(route("a", 1, "1")), Event::InitApply(route("b", 1, "2"))] {
             assert!(mirror.event(event, now).is_empty());
@@ -311,7 +374,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_status_write_does_not_reach_the_translator() {
-        let mut mirror = Mirror::new(Arc::default());
+        let mut mirror = Mirror::new(Arc::default(), WatchMetrics::default());
         let now = Instant::now();
         assert_eq!(summary(mirror.event(Event::Apply(route("a", 1, "1")), now)), ["+a"]);
         assert_eq!(summary(mirror.event(Event::Apply(route("a", 1, "2")), now)), ["status a"]);
@@ -319,8 +382,24 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn an_object_that_cannot_be_read_keeps_its_last_state_until_it_is_gone() {
+        let mut mirror = Mirror::new(Arc::default(), WatchMetrics::default());
+        let now = Instant::now();
+        assert_eq!(summary(mirror.event(Event::Apply(route("a", 1, "1")), now)), ["+a"]);
+        assert!(mirror.event(Event::Apply(unreadable("a", "2")), now).is_empty());
+        for event in [Event::Init, Event::InitApply(unreadable("a", "2")), Event::InitApply(route("b", 1, "3"))] {
+            assert!(mirror.event(event, now).is_empty());
+        }
+        assert_eq!(summary(mirror.event(Event::InitDone, now)), ["+b synced"]);
+        assert_eq!(summary(mirror.event(Event::Apply(route("a", 3, "4")), now)), ["+a"]);
+        assert!(mirror.event(Event::Apply(unreadable("a", "5")), now).is_empty());
+        assert_eq!(summary(mirror.event(Event::Delete(unreadable("a", "6")), now)), ["-a"]);
+        assert!(mirror.unreadable.is_empty());
+    }
+
+    #[tokio::test]
     async fn a_kind_that_is_not_installed_counts_as_empty() {
-        let mut mirror = Mirror::<HTTPRoute>::new(Arc::default());
+        let mut mirror = Mirror::<HTTPRoute>::new(Arc::default(), WatchMetrics::default());
         let now = Instant::now();
         assert_eq!(summary(mirror.absent(now)), [" synced"]);
         assert!(mirror.absent(now).is_empty());

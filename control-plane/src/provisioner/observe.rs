@@ -18,7 +18,7 @@ use kube::{
     api::ObjectMeta,
     runtime::{
         WatchStreamExt as _,
-        watcher::{self, Event, watcher},
+        watcher::{Event, watcher},
     },
 };
 use parking_lot::Mutex;
@@ -29,7 +29,7 @@ use tokio::{
 
 use super::{names::resource_name, objects::gateway_of};
 use crate::{
-    kubernetes::{MANAGED_BY, MANAGER},
+    kubernetes::{MANAGED_BY, MANAGER, watching},
     metrics::WatchMetrics,
     watch::{Health, Input, Retry, Source},
 };
@@ -87,7 +87,7 @@ impl Observed {
 
     /// Watches until the process ends. Both kinds are complete before the source counts as synced.
     pub async fn watch(self: Arc<Self>, client: Client, sink: mpsc::Sender<Input>, metrics: WatchMetrics) {
-        let config = || watcher::Config::default().labels(&format!("{MANAGED_BY}={MANAGER}"));
+        let config = || watching().labels(&format!("{MANAGED_BY}={MANAGER}"));
         let deployments = watcher(Api::<Deployment>::all(client.clone()), config()).backoff(Retry::default());
         let services = watcher(Api::<Service>::all(client), config()).backoff(Retry::default());
         let (mut deployments, mut services) = (Box::pin(deployments), Box::pin(services));

@@ -9,12 +9,13 @@ use kube::{
     core::PartialObjectMeta,
     runtime::{
         WatchStreamExt as _,
-        watcher::{self, Event, watcher},
+        watcher::{Event, watcher},
     },
 };
 use tokio::time::Instant;
 
 use super::{Context, Health, Input, Retry};
+use crate::kubernetes::watching;
 
 const DEFINITION: &str = "gatewayclasses.gateway.networking.k8s.io";
 const VERSION: &str = "gateway.networking.k8s.io/bundle-version";
@@ -23,7 +24,7 @@ const VERSION: &str = "gateway.networking.k8s.io/bundle-version";
 pub(super) async fn watch(context: Context) {
     let api = Api::<PartialObjectMeta<CustomResourceDefinition>>::all(context.client.clone());
     // The chart grants this one object by name, so it has to be asked for by name.
-    let config = watcher::Config::default().fields(&format!("metadata.name={DEFINITION}"));
+    let config = watching().fields(&format!("metadata.name={DEFINITION}"));
     let mut events = Box::pin(watcher(api, config).backoff(Retry::default()));
     let mut health = Health::new("CustomResourceDefinition", false, &context.metrics);
     let mut known = None;

@@ -28,11 +28,6 @@ pub trait Watched: Resource<DynamicType = ()> + DeserializeOwned + Clone + Debug
     /// As the translator takes it.
     fn into_object(self: Arc<Self>) -> Object;
 
-    /// Its `status` as JSON text; `null` where it has none.
-    fn status_json(&self) -> String {
-        "null".to_owned()
-    }
-
     /// Drops what nobody here reads: it is most of an object's memory.
     fn slim(&mut self) {
         let metadata = self.meta_mut();
@@ -43,7 +38,7 @@ pub trait Watched: Resource<DynamicType = ()> + DeserializeOwned + Clone + Debug
     }
 }
 
-/// Custom resources whose status we write. Of `status`, `serde_json` cannot fail to write what it has just read.
+/// Custom resources whose status we write.
 macro_rules! with_status {
     ($($type:ident => $kind:ident, required: $required:literal;)*) => {$(
         impl Watched for $type {
@@ -54,10 +49,6 @@ macro_rules! with_status {
 
             fn into_object(self: Arc<Self>) -> Object {
                 Object::$kind(self)
-            }
-
-            fn status_json(&self) -> String {
-                serde_json::to_string(&self.status).unwrap_or_else(|_| "null".to_owned())
             }
         }
     )*};

@@ -1,11 +1,12 @@
 //! A fake API server: objects by path, with resource versions that are checked on every write. Knows nothing of kinds.
+//! In memory, without a socket, so that a test may pause the clock.
 //! Invariant: as the real one, it refuses to create what exists and to write over a version that is not the newest.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, convert::Infallible, sync::Arc, time::Duration};
 
 use axum::{
     Json, Router,
-    body::Bytes,
+    body::{Body, Bytes},
     extract::State,
     http::{HeaderMap, Method, StatusCode, Uri},
     response::{IntoResponse as _, Response},
@@ -13,6 +14,7 @@ use axum::{
 use kube::Client;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
+use tokio::{sync::watch, time::Instant};
 
 /// A write of somebody else that comes between a reading and the write that follows.
 type Meddler = Box<dyn FnOnce(&mut Value) + Send>;
@@ -29,32 +31,61 @@ struct Store {
     refused: Option<&'static str>,
     /// What a TokenReview of a token answers.
     reviews: BTreeMap<String, Value>,
+    /// What watches tell, oldest first: the version, the object's path and the event.
+    history: Vec<(u64, String, Value)>,
+    /// The newest version.
+    news: watch::Sender<u64>,
 }
 
-/// The fake and a client for it. Clones share it.
+/// The way from a client to the server.
+#[derive(Default)]
+struct Line {
+    /// Nothing comes back, and nothing says so.
+    silent: watch::Sender<bool>,
+    /// How long an answer is on its way.
+    delay: Mutex<Duration>,
+}
+
+impl Line {
+    async fn pass(&self) {
+        // The sender is in the line itself, so it cannot be gone.
+        let _ = self.silent.subscribe().wait_for(|silent| !silent).await;
+    }
+}
+
+/// The fake and a client for it. Clones share both.
 #[derive(Clone)]
 pub struct Fake {
     store: Arc<Mutex<Store>>,
+    line: Arc<Line>,
     pub client: Client,
 }
 
 impl Fake {
-    /// Listens on a port of its own for as long as the test's runtime lives.
-    pub async fn start() -> Self {
-        let store = Arc::new(Mutex::new(Store::default()));
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let router = Router::new().fallback(answer).with_state(store.clone());
-        let (trigger, drain) = kit_process::drain::channel();
-        let tasks = kit_process::tasks::Tasks::new(drain);
-        tasks.spawn_detached("fake API server", async move {
-            axum::serve(listener, router).await.unwrap();
-            drop(trigger);
-        });
-        // The provider is the process's; another test may have installed it.
-        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-        let config = kube::Config::new(format!("http://{address}").parse().unwrap());
-        Self { store, client: Client::try_from(config).unwrap() }
+    /// An empty server.
+    pub fn start() -> Self {
+        Self::connect(Arc::default())
+    }
+
+    /// The same server over a line of its own.
+    pub fn other_line(&self) -> Self {
+        Self::connect(self.store.clone())
+    }
+
+    fn connect(store: Arc<Mutex<Store>>) -> Self {
+        let line = Arc::<Line>::default();
+        let router = Router::new().fallback(answer).with_state((store.clone(), line.clone()));
+        Self { store, line, client: Client::new(router, "default") }
+    }
+
+    /// From now on the server hears what this client asks, and the client hears nothing; or it does again.
+    pub fn fall_silent(&self, silent: bool) {
+        self.line.silent.send_replace(silent);
+    }
+
+    /// Each answer to this client takes so long, from now on. The server has done by then what it was asked to.
+    pub fn answer_after(&self, delay: Duration) {
+        *self.line.delay.lock() = delay;
     }
 
     /// Puts an object there, as it is.
@@ -70,7 +101,7 @@ impl Fake {
 
     /// Removes the object at `path`.
     pub fn remove(&self, path: &str) {
-        self.store.lock().objects.remove(path);
+        self.store.lock().delete(path);
     }
 
     /// After the next reading of an object, somebody changes it.
@@ -98,6 +129,12 @@ impl Fake {
         self.store.lock().objects.keys().cloned().collect()
     }
 
+    /// How many watches of `collection` were asked for.
+    pub fn watches(&self, collection: &str) -> usize {
+        let wanted = format!("WATCH {collection}");
+        self.store.lock().log.iter().filter(|line| **line == wanted).count()
+    }
+
     /// How many requests with `method` were answered with `status`.
     pub fn count(&self, method: &str, status: u16) -> usize {
         let wanted = format!("{method} {status}");
@@ -107,10 +144,36 @@ impl Fake {
 
 impl Store {
     fn write(&mut self, path: &str, mut object: Value) -> Value {
-        self.version += 1;
-        object["metadata"]["resourceVersion"] = json!(self.version.to_string());
-        self.objects.insert(path.to_owned(), object.clone());
+        object["metadata"]["resourceVersion"] = json!((self.version + 1).to_string());
+        let known = self.objects.insert(path.to_owned(), object.clone()).is_some();
+        self.tell(path, if known { "MODIFIED" } else { "ADDED" }, &object);
         object
+    }
+
+    fn delete(&mut self, path: &str) -> Value {
+        let Some(mut object) = self.objects.remove(path) else { return Value::Null };
+        object["metadata"]["resourceVersion"] = json!((self.version + 1).to_string());
+        self.tell(path, "DELETED", &object);
+        object
+    }
+
+    fn tell(&mut self, path: &str, kind: &str, object: &Value) {
+        self.version += 1;
+        self.history.push((self.version, path.to_owned(), json!({"type": kind, "object": object})));
+        self.news.send_replace(self.version);
+    }
+
+    /// The first event of `collection` after `version`, with its own version.
+    fn event_after(&self, collection: &str, version: u64) -> Option<(u64, String)> {
+        let later = self.history.iter().filter(|(at, path, _)| *at > version && is_in(path, collection));
+        later.map(|(at, _, event)| (*at, format!("{event}\n"))).next()
+    }
+
+    fn list(&self, collection: &str) -> Value {
+        let items: Vec<&Value> =
+            self.objects.iter().filter(|(path, _)| is_in(path, collection)).map(|(_, object)| object).collect();
+        let metadata = json!({"resourceVersion": self.version.to_string()});
+        json!({"kind": "List", "apiVersion": "v1", "metadata": metadata, "items": items})
     }
 
     fn answer(&mut self, method: &Method, path: &str, apply: bool, body: Value) -> (u16, Value) {
@@ -155,7 +218,7 @@ impl Store {
                 merge(&mut object, body);
                 (200, self.write(path, object))
             }
-            "DELETE" => (200, self.objects.remove(path).unwrap_or_default()),
+            "DELETE" => (200, self.delete(path)),
             _ => failure(405, "no such method"),
         }
     }
@@ -190,17 +253,71 @@ fn failure(code: u16, message: &str) -> (u16, Value) {
     (code, status)
 }
 
+/// Whether the object at `path` is of `collection`, which is that of a namespace or of the whole cluster.
+fn is_in(path: &str, collection: &str) -> bool {
+    let parent = path.rsplit_once('/').map_or(path, |(parent, _)| parent);
+    let wide = parent.split_once("/namespaces/").and_then(|(group, rest)| Some((group, rest.split_once('/')?.1)));
+    parent == collection || wide.is_some_and(|(group, plural)| collection == format!("{group}/{plural}"))
+}
+
 async fn answer(
-    State(store): State<Arc<Mutex<Store>>>,
+    State((store, line)): State<(Arc<Mutex<Store>>, Arc<Line>)>,
     method: Method,
     uri: Uri,
     headers: HeaderMap,
     body: Bytes,
 ) -> Response {
+    let query: BTreeMap<&str, &str> =
+        uri.query().unwrap_or_default().split('&').filter_map(|pair| pair.split_once('=')).collect();
+    if query.contains_key("watch") {
+        store.lock().log.push(format!("WATCH {}", uri.path()));
+        line.pass().await;
+        return events(store, line, uri.path().to_owned(), &query);
+    }
     let apply = headers.get("content-type").is_some_and(|kind| kind == "application/apply-patch+yaml");
     let body = serde_json::from_slice(&body).unwrap_or_default();
-    let mut store = store.lock();
-    let (code, answer) = store.answer(&method, uri.path(), apply, body);
-    store.log.push(format!("{method} {code}"));
+    let (code, answer) = {
+        let mut store = store.lock();
+        let (code, answer) = if query.contains_key("limit") && !store.broken {
+            (200, store.list(uri.path()))
+        } else {
+            store.answer(&method, uri.path(), apply, body)
+        };
+        store.log.push(format!("{method} {code}"));
+        (code, answer)
+    };
+    let delay = *line.delay.lock();
+    if !delay.is_zero() {
+        tokio::time::sleep(delay).await;
+    }
+    line.pass().await;
     (StatusCode::from_u16(code).unwrap(), Json(answer)).into_response()
+}
+
+/// A watch of `collection`: what came after the version that was asked for, until its time is over.
+fn events(store: Arc<Mutex<Store>>, line: Arc<Line>, collection: String, query: &BTreeMap<&str, &str>) -> Response {
+    let number = |name: &str| query.get(name).and_then(|text| text.parse::<u64>().ok());
+    let from = number("resourceVersion").unwrap_or(0);
+    let end = Instant::now() + Duration::from_secs(number("timeoutSeconds").unwrap_or(290));
+    let stream = futures::stream::unfold(from, move |seen| {
+        let (store, line, collection) = (store.clone(), line.clone(), collection.clone());
+        async move {
+            loop {
+                let mut news = store.lock().news.subscribe();
+                let next = store.lock().event_after(&collection, seen);
+                if let Some((version, event)) = next {
+                    line.pass().await;
+                    return Some((Ok::<_, Infallible>(Bytes::from(event)), version));
+                }
+                tokio::select! {
+                    _ = news.changed() => {}
+                    () = tokio::time::sleep_until(end) => {
+                        line.pass().await;
+                        return None;
+                    }
+                }
+            }
+        }
+    });
+    Body::from_stream(stream).into_response()
 }

@@ -2,18 +2,19 @@
 
 use std::{sync::Arc, time::Duration};
 
-use control_plane::lease::{Elector, Leadership};
+use control_plane::lease::{self, Elector, Leadership};
 use kit_process::{
     clock::SystemClock,
     drain::{self, DrainTrigger},
     tasks::Tasks,
 };
 use serde_json::json;
+use tokio::time::Instant;
 
 use crate::fake::Fake;
 
 const LEASE: &str = "/apis/coordination.k8s.io/v1/namespaces/nebula-system/leases/nebula-control-plane";
-const DEADLINE: Duration = Duration::from_secs(10);
+const DEADLINE: Duration = Duration::from_secs(30);
 
 struct Replica {
     leadership: Leadership,
@@ -34,9 +35,20 @@ async fn leads(leadership: &mut Leadership) {
     tokio::time::timeout(DEADLINE, leadership.wait_for(|leads| *leads)).await.unwrap().unwrap();
 }
 
-#[tokio::test]
+async fn follows(leadership: &mut Leadership) {
+    tokio::time::timeout(lease::DURATION, leadership.wait_for(|leads| !*leads)).await.unwrap().unwrap();
+}
+
+/// Leads for longer than any deadline.
+async fn stays_leader(leadership: &mut Leadership) {
+    assert!(*leadership.borrow());
+    let turns = leadership.wait_for(|leads| !*leads);
+    assert!(tokio::time::timeout(lease::DURATION * 3, turns).await.is_err());
+}
+
+#[tokio::test(start_paused = true)]
 async fn one_of_two_leads_and_the_other_follows_as_soon_as_the_lease_is_given_back() {
-    let fake = Fake::start().await;
+    let fake = Fake::start();
     let mut first = replica(&fake, "first");
     leads(&mut first.leadership).await;
     let mut second = replica(&fake, "second");
@@ -51,7 +63,7 @@ async fn one_of_two_leads_and_the_other_follows_as_soon_as_the_lease_is_given_ba
 
 #[tokio::test]
 async fn a_lease_that_another_replica_takes_meanwhile_is_not_written_over() {
-    let fake = Fake::start().await;
+    let fake = Fake::start();
     fake.put(LEASE, json!({"metadata": {"name": "nebula-control-plane"}, "spec": {"holderIdentity": ""}}));
     fake.meddle(|lease| lease["spec"] = json!({"holderIdentity": "other", "leaseDurationSeconds": 15}));
     let me = replica(&fake, "me");
@@ -65,12 +77,43 @@ async fn a_lease_that_another_replica_takes_meanwhile_is_not_written_over() {
     assert!(!*me.leadership.borrow());
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_leader_without_an_api_server_steps_down() {
-    let fake = Fake::start().await;
+    let fake = Fake::start();
     let mut me = replica(&fake, "me");
     leads(&mut me.leadership).await;
     fake.break_down(true);
-    let limit = control_plane::lease::DURATION;
-    tokio::time::timeout(limit, me.leadership.wait_for(|leads| !*leads)).await.unwrap().unwrap();
+    follows(&mut me.leadership).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_leader_whose_answers_come_late_steps_down_in_time_after_the_renewal_that_others_saw() {
+    let fake = Fake::start();
+    fake.answer_after(Duration::from_secs(2));
+    let mut me = replica(&fake, "me");
+    let begun = Instant::now();
+    leads(&mut me.leadership).await;
+    assert!(begun.elapsed() >= Duration::from_secs(4), "{:?}", begun.elapsed());
+    fake.fall_silent(true);
+    follows(&mut me.leadership).await;
+    assert_eq!(begun.elapsed(), lease::DEADLINE);
+}
+
+#[tokio::test(start_paused = true)]
+async fn when_a_leader_loses_the_api_server_another_leads_and_never_both() {
+    let fake = Fake::start();
+    let mut first = replica(&fake, "first");
+    leads(&mut first.leadership).await;
+    let mut second = replica(&fake.other_line(), "second");
+    stays_leader(&mut first.leadership).await;
+    assert!(!*second.leadership.borrow());
+    let lost = Instant::now();
+    fake.fall_silent(true);
+    leads(&mut second.leadership).await;
+    assert!(!*first.leadership.borrow());
+    assert!(lost.elapsed() <= lease::DURATION + lease::RENEW, "{:?}", lost.elapsed());
+    fake.fall_silent(false);
+    stays_leader(&mut second.leadership).await;
+    assert!(!*first.leadership.borrow());
+    assert_eq!(fake.get(LEASE).unwrap()["spec"]["holderIdentity"], "second");
 }

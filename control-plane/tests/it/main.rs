@@ -6,10 +6,16 @@ mod authentication;
 #[cfg(test)]
 mod authority;
 #[cfg(test)]
+mod chart;
+#[cfg(test)]
 mod fake;
 #[cfg(test)]
 mod lease;
 #[cfg(test)]
+mod process;
+#[cfg(test)]
 mod provisioner;
 #[cfg(test)]
 mod status;
+#[cfg(test)]
+mod watch;

@@ -34,8 +34,8 @@ struct Running {
 }
 
 impl Running {
-    async fn start(leads: bool) -> Self {
-        let fake = Fake::start().await;
+    fn start(leads: bool) -> Self {
+        let fake = Fake::start();
         let (trigger, drain) = drain::channel();
         let tasks = Tasks::new(drain.clone());
         let wishes = watch::Sender::new(None);
@@ -89,7 +89,7 @@ fn wanted(ports: &[u16]) -> Deployment {
 
 #[tokio::test]
 async fn a_gateway_gets_its_objects_and_the_bundle_each_owned_by_it() {
-    let running = Running::start(true).await;
+    let running = Running::start(true);
     running.wish(wanted(&[80]));
     running.until("all objects", |fake| fake.paths().len() == 4).await;
     for path in [DEPLOYMENT, SERVICE, SERVICE_ACCOUNT, BUNDLE] {
@@ -101,7 +101,7 @@ async fn a_gateway_gets_its_objects_and_the_bundle_each_owned_by_it() {
 
 #[tokio::test]
 async fn a_new_root_reaches_the_bundle_and_nothing_else_is_touched() {
-    let running = Running::start(true).await;
+    let running = Running::start(true);
     running.wish(wanted(&[80]));
     running.until("all objects", |fake| fake.paths().len() == 4).await;
     let before = running.fake.get(DEPLOYMENT);
@@ -113,7 +113,7 @@ async fn a_new_root_reaches_the_bundle_and_nothing_else_is_touched() {
 
 #[tokio::test]
 async fn a_gateway_that_is_held_is_neither_made_nor_changed() {
-    let running = Running::start(true).await;
+    let running = Running::start(true);
     running.wish(wanted(&[80]));
     running.until("all objects", |fake| fake.paths().len() == 4).await;
     running.wish(Deployment::Held);
@@ -124,7 +124,7 @@ async fn a_gateway_that_is_held_is_neither_made_nor_changed() {
 
 #[tokio::test]
 async fn what_failed_is_tried_again() {
-    let running = Running::start(true).await;
+    let running = Running::start(true);
     running.fake.break_down(true);
     running.wish(wanted(&[80]));
     running.until("a failure", |fake| fake.count("PATCH", 500) > 0).await;
@@ -134,7 +134,7 @@ async fn what_failed_is_tried_again() {
 
 #[tokio::test]
 async fn what_the_api_server_refuses_is_told_once_on_the_gateway() {
-    let running = Running::start(true).await;
+    let running = Running::start(true);
     running.fake.refuse(Some("/deployments/"));
     running.wish(wanted(&[80]));
     let events = |fake: &Fake| -> Vec<String> {
@@ -154,7 +154,7 @@ async fn what_the_api_server_refuses_is_told_once_on_the_gateway() {
 
 #[tokio::test]
 async fn a_replica_makes_nothing_until_it_leads_and_then_everything() {
-    let running = Running::start(false).await;
+    let running = Running::start(false);
     running.wish(wanted(&[80]));
     running.bundle.send_replace(Arc::from("root and next"));
     running.leading.send_replace(true);

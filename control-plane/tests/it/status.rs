@@ -32,8 +32,8 @@ struct Running {
 }
 
 impl Running {
-    async fn start() -> Self {
-        let fake = Fake::start().await;
+    fn start() -> Self {
+        let fake = Fake::start();
         let (trigger, drain) = drain::channel();
         let tasks = Tasks::new(drain);
         let metrics = Metrics::new(&mut Registry::default());
@@ -86,7 +86,7 @@ fn accepted(fake: &Fake, want: &str) -> bool {
 
 #[tokio::test]
 async fn a_parent_that_another_controller_adds_meanwhile_is_kept() {
-    let running = Running::start().await;
+    let running = Running::start();
     running.route(json!({"parents": []}));
     let foreign = json!({"controllerName": "other", "parentRef": {"name": "x"}, "conditions": []});
     let theirs = foreign.clone();
@@ -101,13 +101,16 @@ async fn a_parent_that_another_controller_adds_meanwhile_is_kept() {
 
 #[tokio::test]
 async fn a_status_that_is_there_already_costs_no_request() {
-    let running = Running::start().await;
+    let running = Running::start();
     running.route(json!({"parents": []}));
     running.want("True");
     running.until("our parent", |fake| accepted(fake, "True")).await;
+    running.until("an empty queue", |_| running.board.is_idle()).await;
     let written = running.fake.get(ROUTE).unwrap()["status"].to_string();
     running.board.observed(Kind::HttpRoute, &name(), written);
     running.want("True");
+    running.until("an empty queue", |_| running.board.is_idle()).await;
+    assert_eq!(running.fake.count("GET", 200), 1);
     running.want("False");
     running.until("the change", |fake| accepted(fake, "False")).await;
     assert_eq!(running.fake.count("GET", 200), 2);
@@ -115,7 +118,7 @@ async fn a_status_that_is_there_already_costs_no_request() {
 
 #[tokio::test]
 async fn what_could_not_be_written_is_written_when_the_api_server_is_back() {
-    let running = Running::start().await;
+    let running = Running::start();
     running.route(json!({"parents": []}));
     running.fake.break_down(true);
     running.want("True");
@@ -126,7 +129,7 @@ async fn what_could_not_be_written_is_written_when_the_api_server_is_back() {
 
 #[tokio::test]
 async fn who_does_not_lead_does_not_write() {
-    let running = Running::start().await;
+    let running = Running::start();
     running.route(json!({"parents": []}));
     running.leading.send_replace(false);
     running.want("False");

@@ -8,6 +8,14 @@
 {{- printf "%s:%s" .Release.Namespace (include "nebula.name" .) -}}
 {{- end -}}
 
+{{- /* The Lease of the replica that leads, and the Secret with the roots: as the control plane calls them. */ -}}
+{{- define "nebula.lease" -}}
+nebula-control-plane
+{{- end -}}
+{{- define "nebula.authority" -}}
+nebula-ca
+{{- end -}}
+
 {{- /* What selects the control plane's pods. It must never change: a Deployment's selector is fixed. */ -}}
 {{- define "nebula.selector" -}}
 app.kubernetes.io/name: nebula-control-plane

@@ -1,15 +1,9 @@
 //! Named background tasks that end with the process, and whose panic is seen.
 
-use std::{
-    future::Future,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
-};
+use std::{future::Future, sync::Arc, time::Duration};
 
 use futures::FutureExt as _;
+use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 
 use crate::drain::Drain;
@@ -19,13 +13,14 @@ use crate::drain::Drain;
 pub struct Tasks {
     tracker: TaskTracker,
     drain: Drain,
-    panicked: Arc<AtomicBool>,
+    /// The first task that failed.
+    failed: Arc<watch::Sender<Option<&'static str>>>,
 }
 
 impl Tasks {
     /// An empty set whose tasks watch `drain`.
     pub fn new(drain: Drain) -> Self {
-        Self { tracker: TaskTracker::new(), drain, panicked: Arc::default() }
+        Self { tracker: TaskTracker::new(), drain, failed: Arc::default() }
     }
 
     /// The drain that the tasks watch.
@@ -42,18 +37,38 @@ impl Tasks {
     /// As [`Self::spawn`], but nobody waits for its end: for what serves until the runtime goes.
     #[expect(clippy::disallowed_methods, reason = "the one place that spawns")]
     pub fn spawn_detached(&self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
-        let panicked = self.panicked.clone();
+        let tasks = self.clone();
         tokio::spawn(async move {
             if std::panic::AssertUnwindSafe(task).catch_unwind().await.is_err() {
-                panicked.store(true, Ordering::Relaxed);
                 tracing::error!(task = name, "background task panicked");
+                tasks.fail(name);
             }
         });
     }
 
-    /// Whether no task has panicked.
+    /// Says that the task `name` can no longer do its work. A panic says so by itself.
+    pub fn fail(&self, name: &'static str) {
+        self.failed.send_if_modified(|failed| {
+            let first = failed.is_none();
+            failed.get_or_insert(name);
+            first
+        });
+    }
+
+    /// Whether no task has failed.
     pub fn is_healthy(&self) -> bool {
-        !self.panicked.load(Ordering::Relaxed)
+        self.failed.borrow().is_none()
+    }
+
+    /// Waits until a task fails, and names the first that did. Cancel-safe.
+    pub async fn failed(&self) -> &'static str {
+        let mut receiver = self.failed.subscribe();
+        let failed = receiver.wait_for(Option::is_some).await.ok().and_then(|name| *name);
+        match failed {
+            Some(name) => name,
+            // The sender lives as long as `self`.
+            None => std::future::pending().await,
+        }
     }
 
     /// Waits until every task has ended, at most `limit`; tells whether they all did.
@@ -73,6 +88,19 @@ mod tests {
         let tasks = Tasks::new(drain);
         tasks.spawn("breaks", async { panic!("as planned") });
         assert!(tasks.finished(Duration::from_secs(5)).await);
+        assert!(!tasks.is_healthy());
+        assert_eq!(tasks.failed().await, "breaks");
+    }
+
+    #[tokio::test]
+    async fn the_first_task_that_fails_is_named_to_whoever_waits() {
+        let (_trigger, drain) = crate::drain::channel();
+        let tasks = Tasks::new(drain);
+        assert!(tasks.is_healthy());
+        let waiting = tasks.failed();
+        tasks.fail("first");
+        tasks.fail("second");
+        assert_eq!(waiting.await, "first");
         assert!(!tasks.is_healthy());
     }
 }

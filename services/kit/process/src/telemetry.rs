@@ -59,7 +59,7 @@ struct Telemetry {
 
 /// Opens the port at `address` and serves it as a task of `tasks`. Returns the bound address (for port 0).
 ///
-/// Readiness fails while something is pending, after a task's panic, and once the drain has begun.
+/// Readiness fails while something is pending, after a task failed, and once the drain has begun.
 ///
 /// # Errors: [`BindError`] where the address cannot be bound.
 pub async fn serve(
@@ -92,7 +92,7 @@ async fn ready(State(state): State<Telemetry>) -> impl IntoResponse {
         return (StatusCode::SERVICE_UNAVAILABLE, "draining\n".to_owned());
     }
     if !state.tasks.is_healthy() {
-        return (StatusCode::SERVICE_UNAVAILABLE, "a background task panicked\n".to_owned());
+        return (StatusCode::SERVICE_UNAVAILABLE, "a background task failed\n".to_owned());
     }
     if state.readiness.is_ready() {
         (StatusCode::OK, "ready\n".to_owned())
