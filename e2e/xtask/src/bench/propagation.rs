@@ -1,5 +1,6 @@
 //! `cargo xtask bench propagation`: from a route's create to its first 200, in a cluster.
 
+use std::collections::BTreeMap;
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
@@ -62,7 +63,6 @@ fn build(settings: &Settings) -> Result<std::path::PathBuf> {
     Ok(settings.target.join("debug/e2e-bench-propagation"))
 }
 
-/// Two rounds of one case are the same measurement twice: their distance is the noise.
 fn print(runs: &[Value]) {
     println!("\nfrom a route's create (201) to its first 200:");
     println!("| case | round | samples | p50 ms | p90 ms | p99 ms | worst ms | errors | gateway RSS MB | series |");
@@ -83,5 +83,43 @@ fn print(runs: &[Value]) {
             milliseconds("rss_bytes") / 1e6,
             text("series"),
         );
+    }
+    for (case, apart) in noise(runs) {
+        println!("noise of {case}: p99 of its rounds, the same measurement again, lies {apart:.1} ms apart");
+    }
+}
+
+/// How far the rounds of each case lie apart in `p99_ms` (A/A): what a difference must exceed to be one. A case that was
+/// measured once says nothing about that.
+fn noise(runs: &[Value]) -> Vec<(String, f64)> {
+    let mut cases: BTreeMap<String, Vec<f64>> = BTreeMap::new();
+    for run in runs {
+        if let (Some(case), Some(p99)) =
+            (run.get("case").and_then(Value::as_str), run.get("p99_ms").and_then(Value::as_f64))
+        {
+            cases.entry(case.to_owned()).or_default().push(p99);
+        }
+    }
+    cases.retain(|_, rounds| rounds.len() > 1);
+    let apart = |rounds: Vec<f64>| {
+        let (least, most) =
+            rounds.into_iter().fold((f64::MAX, f64::MIN), |(least, most), p99| (least.min(p99), most.max(p99)));
+        most - least
+    };
+    cases.into_iter().map(|(case, rounds)| (case, apart(rounds))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn the_noise_is_the_distance_of_rounds_of_one_case() {
+        let run = |case: &str, p99: f64| json!({"case": case, "p99_ms": p99});
+        let runs = [run("routes-0", 8.0), run("routes-5000", 20.0), run("routes-0", 10.5), run("once", 1.0)];
+        let runs = [runs.as_slice(), &[run("routes-5000", 20.0)]].concat();
+        assert_eq!(noise(&runs), [("routes-0".to_owned(), 2.5), ("routes-5000".to_owned(), 0.0)]);
     }
 }
