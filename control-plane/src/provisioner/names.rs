@@ -13,8 +13,9 @@ const HASH: usize = 10;
 /// Name of the Deployment, Service and ServiceAccount of the Gateway called `gateway`: `<gateway>-nebula`.
 ///
 /// A Service's name is a DNS label of at most 63 characters that begins with a letter; a Gateway's name may have 253
-/// characters, dots, and a digit at its beginning. A name that does not fit is made to fit and gets a hash of the
-/// whole name, so that two Gateways never share one.
+/// characters, dots, and a digit at its beginning. A name that does not fit is made to fit and ends with a hash of the
+/// whole name: `<stem>-nebula-<hash>`. No name that fits ends so (`nebula` is not hexadecimal), so that two Gateways
+/// never share one, whatever their users call them.
 pub fn resource_name(gateway: &str) -> String {
     let begins_well = gateway.starts_with(|first: char| first.is_ascii_lowercase());
     if begins_well && !gateway.contains('.') && gateway.len() + SUFFIX.len() <= LIMIT {
@@ -23,16 +24,17 @@ pub fn resource_name(gateway: &str) -> String {
     let prefix = if begins_well { "" } else { "g" };
     let room = LIMIT - SUFFIX.len() - HASH - 1 - prefix.len();
     let stem: String = gateway.chars().take(room).map(|c| if c == '.' { '-' } else { c }).collect();
-    format!("{prefix}{}-{}{SUFFIX}", stem.trim_end_matches('-'), hash(gateway))
+    format!("{prefix}{}{SUFFIX}-{}", stem.trim_end_matches('-'), hash(gateway))
 }
 
-/// The value of the label that names the Gateway called `gateway`; at most 63 characters.
+/// The value of the label that names the Gateway called `gateway`; at most 63 characters. A value that had to be cut
+/// holds an underscore, which no Gateway's name does, so that it is no other Gateway's.
 pub fn label_value(gateway: &str) -> String {
     if gateway.len() <= LIMIT {
         return gateway.to_owned();
     }
     let stem: String = gateway.chars().take(LIMIT - HASH - 1).collect();
-    format!("{}-{}", stem.trim_end_matches(['-', '.']), hash(gateway))
+    format!("{}_{}", stem.trim_end_matches(['-', '.']), hash(gateway))
 }
 
 fn hash(text: &str) -> String {
@@ -81,5 +83,15 @@ mod tests {
         assert_ne!(resource_name(&one), resource_name(&two));
         assert_ne!(label_value(&one), label_value(&two));
         assert_ne!(resource_name("a.b"), resource_name("a-b"));
+    }
+
+    #[test]
+    fn no_gateway_can_be_called_so_that_it_gets_the_objects_of_another_one() {
+        for hashed in ["a.b", "7up", &"x".repeat(100)] {
+            let name = resource_name(hashed);
+            assert!(!name.ends_with(SUFFIX), "{name} could be made of a name that fits");
+        }
+        let label = label_value(&"x".repeat(100));
+        assert!(label.contains('_'), "{label} is a valid name of a Gateway");
     }
 }
