@@ -159,12 +159,7 @@ fn class_state(class: &GatewayClass, inputs: &Inputs) -> ClassState {
 fn sets_by_gateway(inputs: &Inputs) -> BTreeMap<GatewayKey, Vec<(&ObjectName, &ListenerSet)>> {
     let mut sets: BTreeMap<GatewayKey, Vec<(&ObjectName, &ListenerSet)>> = BTreeMap::new();
     for (name, set) in &inputs.listener_sets {
-        let parent = &set.spec.parent_ref;
-        let is_gateway = parent.group.as_deref().is_none_or(|group| group == GATEWAY_GROUP)
-            && parent.kind.as_deref().is_none_or(|kind| kind == "Gateway");
-        if is_gateway {
-            let namespace = parent.namespace.as_deref().unwrap_or(&name.namespace);
-            let gateway = GatewayKey(ObjectName::new(namespace, parent.name.as_str()));
+        if let Some(gateway) = parent_gateway(name, set) {
             sets.entry(gateway).or_default().push((name, set));
         }
     }
@@ -172,6 +167,15 @@ fn sets_by_gateway(inputs: &Inputs) -> BTreeMap<GatewayKey, Vec<(&ObjectName, &L
         sets.sort_by_key(|(_, set)| set.metadata.creation_timestamp.as_ref().map(|time| time.0));
     }
     sets
+}
+
+/// The Gateway that a ListenerSet names, there or not; `None` where it names something else.
+pub(crate) fn parent_gateway(name: &ObjectName, set: &ListenerSet) -> Option<GatewayKey> {
+    let parent = &set.spec.parent_ref;
+    let is_gateway = parent.group.as_deref().is_none_or(|group| group == GATEWAY_GROUP)
+        && parent.kind.as_deref().is_none_or(|kind| kind == "Gateway");
+    let namespace = parent.namespace.as_deref().unwrap_or(&name.namespace);
+    is_gateway.then(|| GatewayKey(ObjectName::new(namespace, parent.name.as_str())))
 }
 
 /// Builds the state of one Gateway.
