@@ -4,6 +4,7 @@
 mod config;
 mod conflict;
 mod listener;
+mod log_filter;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
