@@ -49,6 +49,15 @@ pub(crate) struct ClassState {
     settings: GatewayConfigSpec,
 }
 
+/// What makes a Gateway ours.
+enum Class {
+    Ours(ClassState),
+    /// Its class is gone while proxies of ours run for it. A class may be deleted by mistake, or for a moment by a tool that
+    /// makes it anew, and all its Gateways would be down at once: they go on until the class names another controller.
+    /// The provisioner's objects tell that the Gateway was ours, so that nothing has to be remembered.
+    Missing,
+}
+
 /// A Gateway of ours.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct GatewayState {
@@ -78,8 +87,8 @@ impl Topology {
         let mut topology = Self { classes: classes(inputs, options), ..Self::default() };
         let sets = sets_by_gateway(inputs);
         for (name, gateway) in &inputs.gateways {
-            let Some(class) = topology.class_of(gateway, inputs, options) else { continue };
             let key = GatewayKey(name.clone());
+            let Some(class) = topology.class_of(&key, gateway, inputs, options) else { continue };
             let mut builder = listener::Builder { inputs, certificates, topology: &mut topology };
             let build = GatewayBuild { key: &key, gateway, class: &class, inputs, options };
             let (state, set_states) = build.run(sets.get(&key).map(Vec::as_slice).unwrap_or_default(), &mut builder);
@@ -89,12 +98,13 @@ impl Topology {
         topology
     }
 
-    fn class_of(&self, gateway: &Gateway, inputs: &Inputs, options: &Options) -> Option<ClassState> {
+    fn class_of(&self, key: &GatewayKey, gateway: &Gateway, inputs: &Inputs, options: &Options) -> Option<Class> {
         if options.mode == Mode::Standalone && inputs.classes.is_empty() {
             let accepted = Condition::yes("Accepted", "Accepted");
-            return Some(ClassState { generation: 0, accepted, settings: GatewayConfigSpec::default() });
+            return Some(Class::Ours(ClassState { generation: 0, accepted, settings: GatewayConfigSpec::default() }));
         }
-        self.classes.get(&ObjectName::new("", gateway.spec.gateway_class_name.as_str())).cloned()
+        let ours = self.classes.get(&ObjectName::new("", gateway.spec.gateway_class_name.as_str()));
+        ours.cloned().map(Class::Ours).or_else(|| inputs.is_orphaned(key).then_some(Class::Missing))
     }
 
     /// Every listener, of Gateways and of ListenerSets.
@@ -183,7 +193,7 @@ pub(crate) fn parent_gateway(name: &ObjectName, set: &ListenerSet) -> Option<Gat
 struct GatewayBuild<'a> {
     key: &'a GatewayKey,
     gateway: &'a Gateway,
-    class: &'a ClassState,
+    class: &'a Class,
     inputs: &'a Inputs,
     options: &'a Options,
 }
@@ -278,7 +288,9 @@ impl GatewayBuild<'_> {
 
     fn accepted(&self, own: &[ListenerState], bad_address: Option<&String>) -> (Condition, GatewayConfigSpec) {
         let settings = self.settings();
-        let condition = if let Err(message) = &settings {
+        let condition = if matches!(self.class, Class::Missing) {
+            Condition::no("Accepted", "GatewayClassNotFound", self.class_is_missing())
+        } else if let Err(message) = &settings {
             Condition::no("Accepted", "InvalidParameters", message.clone())
         } else if let Some(message) = bad_address {
             Condition::no("Accepted", "UnsupportedAddress", message.clone())
@@ -298,11 +310,18 @@ impl GatewayBuild<'_> {
             let namespace = &self.key.0.namespace;
             return config::resolve(&reference.group, &reference.kind, namespace, &reference.name, self.inputs);
         }
-        if self.class.accepted.status {
-            Ok(self.class.settings.clone())
-        } else {
-            Err(format!("GatewayClass {}: {}", self.gateway.spec.gateway_class_name, self.class.accepted.message))
+        match self.class {
+            Class::Ours(class) if class.accepted.status => Ok(class.settings.clone()),
+            Class::Ours(class) => {
+                Err(format!("GatewayClass {}: {}", self.gateway.spec.gateway_class_name, class.accepted.message))
+            }
+            Class::Missing => Err(self.class_is_missing()),
         }
+    }
+
+    fn class_is_missing(&self) -> String {
+        let class = &self.gateway.spec.gateway_class_name;
+        format!("GatewayClass {class} does not exist: what runs is left as it is, nothing new is made")
     }
 }
 
