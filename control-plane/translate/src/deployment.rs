@@ -10,7 +10,7 @@ use crds::gateway_config::GatewayConfigSpec;
 pub enum Deployment {
     /// They are to be as described.
     Wanted(Box<DeploymentSpec>),
-    /// The Gateway is not accepted (its parameters or addresses are invalid): what runs is left as it is, nothing new is
+    /// The Gateway is not accepted (its parameters or addresses are invalid, its class is gone): what runs is left as it is, nothing new is
     /// made.
     Held,
 }

@@ -164,6 +164,18 @@ impl Inputs {
         })
     }
 
+    /// The GatewayClass that a Gateway names, whosoever it is; `None` where there is none.
+    pub(crate) fn class_of(&self, gateway: &Gateway) -> Option<&GatewayClass> {
+        let name = ObjectName::new("", gateway.spec.gateway_class_name.as_str());
+        self.classes.get(&name).map(|class| &**class)
+    }
+
+    /// Whether proxies of ours run for a Gateway whose class does not exist.
+    pub(crate) fn is_orphaned(&self, key: &GatewayKey) -> bool {
+        self.gateways.get(&key.0).is_some_and(|gateway| self.class_of(gateway).is_none())
+            && self.provisioned.get(key).is_some_and(Provisioned::runs)
+    }
+
     /// Labels of a namespace. Its name is always among them, as the API server puts it there (`NamespaceDefaultLabelName`).
     pub(crate) fn namespace_labels(&self, namespace: &str) -> Labels {
         let mut labels = self.namespaces.get(namespace).cloned().unwrap_or_default();

@@ -201,3 +201,10 @@ pub struct Provisioned {
     /// Whether at least one proxy is ready.
     pub ready: bool,
 }
+
+impl Provisioned {
+    /// Whether there is something to keep: a proxy that is ready, or an address by which one was reached.
+    pub(crate) fn runs(&self) -> bool {
+        self.ready || !self.addresses.is_empty()
+    }
+}

@@ -187,7 +187,9 @@ impl Translator {
             }
             Change::Provisioned { gateway, state } => {
                 self.mark_gateway_status(&gateway, stale);
-                self.inputs.provisioned.insert(gateway, state);
+                let was_orphaned = self.inputs.is_orphaned(&gateway);
+                self.inputs.provisioned.insert(gateway.clone(), state);
+                stale.topology |= self.inputs.is_orphaned(&gateway) != was_orphaned;
             }
             Change::Report { gateway, refused } => {
                 self.mark_reported(&gateway, stale);

@@ -3,6 +3,7 @@
 use control_plane_model::{ObjectName, SamplingRatio};
 use crds::gateway_config::GatewayConfigSpec;
 
+use super::log_filter;
 use crate::inputs::Inputs;
 
 /// The settings that a `parametersRef` names.
@@ -24,13 +25,14 @@ pub(super) fn resolve(
     Ok(config.spec.clone())
 }
 
-/// Checks what the schema checks, for objects that no API server has seen.
+/// Checks what the schema checks, for objects that no API server has seen, and the log filter, which no schema can.
 ///
 /// # Errors: the text for the user.
 pub(crate) fn check(spec: &GatewayConfigSpec) -> Result<(), String> {
     if let Some(replicas) = spec.replicas.filter(|replicas| !(1..=1000).contains(replicas)) {
         return Err(format!("spec.replicas is {replicas}, want 1 to 1000"));
     }
+    log_filter::check(&spec.log.filter)?;
     if let Some(tracing) = &spec.telemetry.tracing {
         let endpoint: Result<http::Uri, _> = tracing.endpoint.parse();
         let usable = endpoint.as_ref().is_ok_and(|uri| uri.authority().is_some() && uri.scheme_str() == Some("http"));

@@ -4,6 +4,7 @@
 mod config;
 mod conflict;
 mod listener;
+mod log_filter;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -48,6 +49,15 @@ pub(crate) struct ClassState {
     settings: GatewayConfigSpec,
 }
 
+/// What makes a Gateway ours.
+enum Class {
+    Ours(ClassState),
+    /// Its class is gone while proxies of ours run for it. A class may be deleted by mistake, or for a moment by a tool that
+    /// makes it anew, and all its Gateways would be down at once: they go on until the class names another controller.
+    /// The provisioner's objects tell that the Gateway was ours, so that nothing has to be remembered.
+    Missing,
+}
+
 /// A Gateway of ours.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct GatewayState {
@@ -77,8 +87,8 @@ impl Topology {
         let mut topology = Self { classes: classes(inputs, options), ..Self::default() };
         let sets = sets_by_gateway(inputs);
         for (name, gateway) in &inputs.gateways {
-            let Some(class) = topology.class_of(gateway, inputs, options) else { continue };
             let key = GatewayKey(name.clone());
+            let Some(class) = topology.class_of(&key, gateway, inputs, options) else { continue };
             let mut builder = listener::Builder { inputs, certificates, topology: &mut topology };
             let build = GatewayBuild { key: &key, gateway, class: &class, inputs, options };
             let (state, set_states) = build.run(sets.get(&key).map(Vec::as_slice).unwrap_or_default(), &mut builder);
@@ -88,12 +98,13 @@ impl Topology {
         topology
     }
 
-    fn class_of(&self, gateway: &Gateway, inputs: &Inputs, options: &Options) -> Option<ClassState> {
+    fn class_of(&self, key: &GatewayKey, gateway: &Gateway, inputs: &Inputs, options: &Options) -> Option<Class> {
         if options.mode == Mode::Standalone && inputs.classes.is_empty() {
             let accepted = Condition::yes("Accepted", "Accepted");
-            return Some(ClassState { generation: 0, accepted, settings: GatewayConfigSpec::default() });
+            return Some(Class::Ours(ClassState { generation: 0, accepted, settings: GatewayConfigSpec::default() }));
         }
-        self.classes.get(&ObjectName::new("", gateway.spec.gateway_class_name.as_str())).cloned()
+        let ours = self.classes.get(&ObjectName::new("", gateway.spec.gateway_class_name.as_str()));
+        ours.cloned().map(Class::Ours).or_else(|| inputs.is_orphaned(key).then_some(Class::Missing))
     }
 
     /// Every listener, of Gateways and of ListenerSets.
@@ -159,12 +170,7 @@ fn class_state(class: &GatewayClass, inputs: &Inputs) -> ClassState {
 fn sets_by_gateway(inputs: &Inputs) -> BTreeMap<GatewayKey, Vec<(&ObjectName, &ListenerSet)>> {
     let mut sets: BTreeMap<GatewayKey, Vec<(&ObjectName, &ListenerSet)>> = BTreeMap::new();
     for (name, set) in &inputs.listener_sets {
-        let parent = &set.spec.parent_ref;
-        let is_gateway = parent.group.as_deref().is_none_or(|group| group == GATEWAY_GROUP)
-            && parent.kind.as_deref().is_none_or(|kind| kind == "Gateway");
-        if is_gateway {
-            let namespace = parent.namespace.as_deref().unwrap_or(&name.namespace);
-            let gateway = GatewayKey(ObjectName::new(namespace, parent.name.as_str()));
+        if let Some(gateway) = parent_gateway(name, set) {
             sets.entry(gateway).or_default().push((name, set));
         }
     }
@@ -174,11 +180,20 @@ fn sets_by_gateway(inputs: &Inputs) -> BTreeMap<GatewayKey, Vec<(&ObjectName, &L
     sets
 }
 
+/// The Gateway that a ListenerSet names, there or not; `None` where it names something else.
+pub(crate) fn parent_gateway(name: &ObjectName, set: &ListenerSet) -> Option<GatewayKey> {
+    let parent = &set.spec.parent_ref;
+    let is_gateway = parent.group.as_deref().is_none_or(|group| group == GATEWAY_GROUP)
+        && parent.kind.as_deref().is_none_or(|kind| kind == "Gateway");
+    let namespace = parent.namespace.as_deref().unwrap_or(&name.namespace);
+    is_gateway.then(|| GatewayKey(ObjectName::new(namespace, parent.name.as_str())))
+}
+
 /// Builds the state of one Gateway.
 struct GatewayBuild<'a> {
     key: &'a GatewayKey,
     gateway: &'a Gateway,
-    class: &'a ClassState,
+    class: &'a Class,
     inputs: &'a Inputs,
     options: &'a Options,
 }
@@ -273,7 +288,9 @@ impl GatewayBuild<'_> {
 
     fn accepted(&self, own: &[ListenerState], bad_address: Option<&String>) -> (Condition, GatewayConfigSpec) {
         let settings = self.settings();
-        let condition = if let Err(message) = &settings {
+        let condition = if matches!(self.class, Class::Missing) {
+            Condition::no("Accepted", "GatewayClassNotFound", self.class_is_missing())
+        } else if let Err(message) = &settings {
             Condition::no("Accepted", "InvalidParameters", message.clone())
         } else if let Some(message) = bad_address {
             Condition::no("Accepted", "UnsupportedAddress", message.clone())
@@ -293,11 +310,18 @@ impl GatewayBuild<'_> {
             let namespace = &self.key.0.namespace;
             return config::resolve(&reference.group, &reference.kind, namespace, &reference.name, self.inputs);
         }
-        if self.class.accepted.status {
-            Ok(self.class.settings.clone())
-        } else {
-            Err(format!("GatewayClass {}: {}", self.gateway.spec.gateway_class_name, self.class.accepted.message))
+        match self.class {
+            Class::Ours(class) if class.accepted.status => Ok(class.settings.clone()),
+            Class::Ours(class) => {
+                Err(format!("GatewayClass {}: {}", self.gateway.spec.gateway_class_name, class.accepted.message))
+            }
+            Class::Missing => Err(self.class_is_missing()),
         }
+    }
+
+    fn class_is_missing(&self) -> String {
+        let class = &self.gateway.spec.gateway_class_name;
+        format!("GatewayClass {class} does not exist: what runs is left as it is, nothing new is made")
     }
 }
 

@@ -10,6 +10,8 @@ use crate::{Kind, StatusUpdate};
 /// Condition types that we own on an object or in its `listeners`, which means: that we remove when we no longer set them.
 const OBJECT_CONDITIONS: &[&str] =
     &["Accepted", "Programmed", "ResolvedRefs", "SupportedVersion", "Conflicted", "OverlappingTLSConfig"];
+/// Fields of a status that we write whole.
+const OBJECT_FIELDS: &[&str] = &["addresses", "attachedListenerSets", "listeners", "supportedFeatures"];
 /// Condition types that we own in an entry of a route's `parents`.
 const PARENT_CONDITIONS: &[&str] = &["Accepted", "ResolvedRefs", "PartiallyInvalid", super::PROXY_PROGRAMMED];
 
@@ -33,6 +35,7 @@ pub fn merge_status(
     match kind {
         Kind::HttpRoute | Kind::GrpcRoute => merge.entries(&mut status, wanted, "parents", "parentRef"),
         Kind::BackendTlsPolicy => merge.entries(&mut status, wanted, "ancestors", "ancestorRef"),
+        _ if ours.status.is_null() => merge.withdraw(&mut status),
         _ => merge.object(&mut status, wanted, before),
     }
     (&status != before).then_some(Value::Object(status))
@@ -54,6 +57,17 @@ impl Merge<'_> {
             };
             status.insert(field.clone(), merged);
         }
+    }
+
+    /// Takes what is ours away. Without conditions the field goes too: the schema's default, all Unknown, takes its place.
+    fn withdraw(&self, status: &mut Map<String, Value>) {
+        let foreign = self.conditions(status.get("conditions"), None, OBJECT_CONDITIONS);
+        if array(Some(&foreign)).is_empty() {
+            status.remove("conditions");
+        } else {
+            status.insert("conditions".to_owned(), foreign);
+        }
+        status.retain(|field, _| !OBJECT_FIELDS.contains(&field.as_str()));
     }
 
     fn listeners(&self, before: Option<&Value>, wanted: &Value) -> Value {
@@ -187,6 +201,22 @@ mod tests {
         let current = json!({"conditions": [foreign, condition("SupportedVersion", "True", NOW)]});
         let merged = merge(Kind::GatewayClass, current, json!({"conditions": [wanted("Accepted", "True")]})).unwrap();
         assert_eq!(merged["conditions"], json!([foreign, condition("Accepted", "True", NOW)]));
+    }
+
+    #[test]
+    fn what_is_ours_goes_with_the_object_that_no_longer_is_and_what_is_foreign_stays() {
+        let ours = [condition("Accepted", "True", NOW), condition("Programmed", "True", NOW)];
+        let current = json!({"addresses": [{"value": "192.0.2.1"}], "conditions": ours, "attachedListenerSets": 0,
+            "listeners": [{"name": "a"}]});
+        assert_eq!(merge(Kind::Gateway, current.clone(), Value::Null), Some(json!({})));
+
+        let foreign = condition("example.com/Seen", "True", "2001-01-01T00:00:00Z");
+        let mut mixed = current;
+        mixed["conditions"].as_array_mut().unwrap().push(foreign.clone());
+        let left = json!({"conditions": [foreign]});
+        assert_eq!(merge(Kind::Gateway, mixed, Value::Null), Some(left.clone()));
+        assert_eq!(merge(Kind::Gateway, left, Value::Null), None);
+        assert_eq!(merge(Kind::Gateway, Value::Null, Value::Null), None);
     }
 
     #[test]

@@ -26,7 +26,7 @@ pub struct StatusUpdate {
     pub name: ObjectName,
     /// The `metadata.generation` that the status speaks of; 0 where the object has none.
     pub generation: i64,
-    /// `status`, as JSON.
+    /// `status`, as JSON. Null: the object is no longer ours, and what we wrote into its status is to go.
     pub status: Value,
 }
 

@@ -17,7 +17,7 @@ use super::{Output, Stale, Translator, Work};
 use crate::{
     Kind, StatusUpdate,
     endpoints::endpoints,
-    gateway::{ListenerState, Topology, check_config},
+    gateway::{ListenerState, Topology, check_config, parent_gateway},
     index::Touched,
     route::{self, Context, Parent, backend},
     status::{self, GatewayFacts},
@@ -222,7 +222,9 @@ impl Translator {
         for key in keys {
             pass.work.statuses += 1;
             let Some((generation, status)) = self.build_status(key.0, &key.1) else {
-                self.statuses.remove(&key);
+                if self.statuses.remove(&key).is_some() {
+                    updates.extend(self.withdrawal(key.0, key.1));
+                }
                 continue;
             };
             let update = StatusUpdate { kind: key.0, name: key.1.clone(), generation, status };
@@ -232,6 +234,28 @@ impl Translator {
             }
         }
         updates
+    }
+
+    /// Takes back what was said of an object that is there but no longer ours. One that another controller has now is left
+    /// to that controller: it writes the same conditions, and by now they may be its own.
+    fn withdrawal(&self, kind: Kind, name: ObjectName) -> Option<StatusUpdate> {
+        let (metadata, gateway) = match kind {
+            Kind::Gateway => {
+                let gateway = self.inputs.gateways.get(&name)?;
+                (&gateway.metadata, Some(gateway))
+            }
+            Kind::ListenerSet => {
+                let set = self.inputs.listener_sets.get(&name)?;
+                let parent = parent_gateway(&name, set);
+                (&set.metadata, parent.and_then(|gateway| self.inputs.gateways.get(&gateway.0)))
+            }
+            _ => return None,
+        };
+        if gateway.is_some_and(|gateway| self.inputs.class_of(gateway).is_some()) {
+            return None;
+        }
+        let generation = metadata.generation.unwrap_or_default();
+        Some(StatusUpdate { kind, name, generation, status: Value::Null })
     }
 
     fn build_status(&self, kind: Kind, name: &ObjectName) -> Option<(i64, Value)> {

@@ -1,22 +1,36 @@
-//! Golden files: `golden/<case>/input.yaml` and what becomes of it, beside it. After a change that is meant, look at what
+//! Golden files: `golden/<case>/input.yaml` (`kind: Batch` begins the next batch of changes) and what becomes of it, beside it. After a change that is meant, look at what
 //! `cargo insta review` shows, or run the tests with insta's `INSTA_UPDATE=always`.
 
 use control_plane_translate::Mode;
 
 use super::{
     certificates::with_certificates,
-    support::{changes, read, render, translator},
+    support::{batches, changes, read, render, translator},
 };
 
 fn check(case: &str, mode: Mode) {
-    let changes = changes(&with_certificates(&read(&format!("golden/{case}/input.yaml"))));
+    let yaml = with_certificates(&read(&format!("golden/{case}/input.yaml")));
     let mut translator = translator(mode);
-    let _ = translator.apply(changes);
+    for batch in batches(&yaml) {
+        let _ = translator.apply(batch);
+    }
     let mut settings = insta::Settings::clone_current();
     settings.set_snapshot_path(format!("../golden/{case}"));
     settings.set_prepend_module_to_snapshot(false);
     settings.set_omit_expression(true);
     settings.bind(|| insta::assert_snapshot!("output", render(&translator)));
+}
+
+/// Without it the case would not tell a grant that was taken away from one that never was.
+#[test]
+fn the_grant_that_is_removed_held_before() {
+    let yaml = read("golden/reference-grant-removed/input.yaml");
+    let mut translator = translator(Mode::Cluster);
+    let [before, _] = batches(&yaml).try_into().unwrap();
+    let _ = translator.apply(before);
+    assert_eq!(translator.snapshot().backends.len(), 1);
+    let _ = translator.apply(changes("kind: Remove\nof: ReferenceGrant\nnamespace: apis\nname: g"));
+    assert!(translator.snapshot().backends.is_empty());
 }
 
 /// Every reason that a golden case ends with is explained to the user.

@@ -7,7 +7,7 @@ use control_plane_translate::{Change, Kind, Mode, Object, Output, StatusUpdate, 
 use proptest::prelude::*;
 use serde_json::json;
 
-use super::support::{change, document, object, translator};
+use super::support::{CONTROLLER, change, document, object, translator};
 
 /// The world of the property test: for each object the forms that it may take. Small enough that things meet.
 fn universe() -> Vec<Vec<String>> {
@@ -148,6 +148,18 @@ impl Followers {
             self.statuses.insert((update.kind, update.name.clone()), update);
         }
     }
+
+    /// A status goes with its object, and is no matter of ours once another controller has the object.
+    fn forget(&mut self, state: &BTreeMap<usize, Object>) {
+        let is_foreign = state
+            .values()
+            .any(|object| matches!(object, Object::GatewayClass(class) if class.spec.controller_name != CONTROLLER));
+        self.statuses.retain(|(kind, name), _| {
+            let is_there = state.values().any(|object| object.kind() == *kind && object.name() == *name);
+            let by_class = matches!(kind, Kind::GatewayClass | Kind::Gateway | Kind::ListenerSet);
+            is_there && !(is_foreign && by_class)
+        });
+    }
 }
 
 fn everything(translator: &Translator) -> Vec<StatusUpdate> {
@@ -196,7 +208,13 @@ proptest! {
                 prop_assert!(!output.delta.upserted.iter().any(|resource| resource.key() == *key), "{key} on both sides");
             }
             followers.take(output);
+            followers.forget(&state);
             prop_assert_eq!(&followers.snapshot, incremental.snapshot());
+        }
+        for ((kind, name), said) in &followers.statuses {
+            if incremental.status(*kind, name).is_none() {
+                prop_assert!(said.status.is_null(), "{kind} {name} is not ours and still says {}", said.status);
+            }
         }
         let mut fresh = translator(Mode::Cluster);
         let changes = facts.into_values().chain(state.into_values().map(Change::Upsert)).collect();

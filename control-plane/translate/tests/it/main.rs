@@ -7,6 +7,8 @@ mod golden;
 #[cfg(test)]
 mod incremental;
 #[cfg(test)]
+mod ownership;
+#[cfg(test)]
 mod scope;
 #[cfg(test)]
 mod support;

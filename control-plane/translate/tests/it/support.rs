@@ -41,6 +41,11 @@ pub fn changes(yaml: &str) -> Vec<Change> {
     yaml.split("\n---\n").filter(|text| !text.trim().is_empty()).map(|text| change(&document(text))).collect()
 }
 
+/// The batches of changes of a YAML text; each but the first begins with `kind: Batch`.
+pub fn batches(yaml: &str) -> Vec<Vec<Change>> {
+    yaml.split("\n---\nkind: Batch\n---\n").map(changes).collect()
+}
+
 /// One YAML document.
 pub fn document(text: &str) -> Value {
     serde_saphyr::from_str(text).unwrap_or_else(|error| panic!("{error}:\n{text}"))
