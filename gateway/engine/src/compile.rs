@@ -15,7 +15,7 @@ use control_plane_model::{
 };
 use kit_process::error::chain;
 use parking_lot::Mutex;
-use policy_balance::SmoothWeighted;
+use policy_balance::WeightedTurns;
 use rustls::{crypto::CryptoProvider, sign::CertifiedKey};
 use tokio::time::Instant;
 
@@ -90,7 +90,7 @@ pub(crate) struct Split<F> {
     targets: Vec<Target<F>>,
     weights: Vec<u32>,
     /// Whose turn it is, for each worker.
-    turns: Box<[Mutex<SmoothWeighted>]>,
+    turns: Box<[Mutex<WeightedTurns>]>,
 }
 
 /// One backend of a rule.

@@ -8,4 +8,4 @@ mod weighted;
 
 pub use latency::LatencyEstimate;
 pub use pick::power_of_two_choices;
-pub use weighted::SmoothWeighted;
+pub use weighted::WeightedTurns;
