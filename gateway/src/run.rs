@@ -70,6 +70,8 @@ pub enum StartError {
 pub async fn run(settings: Settings, mut registry: Registry, terminated: impl AsyncFn()) -> Result<(), StartError> {
     let (trigger, drain) = drain::channel();
     let tasks = Tasks::new(drain);
+    // Endpoints come and go for as long as requests do, so the configuration is followed until the last one has ended.
+    let (stop_sources, sources_drain) = drain::channel();
     let readiness = Readiness::new();
     readiness.pending(discovery::SYNC, "no configuration yet");
     let problems = Problems::default();
@@ -89,7 +91,7 @@ pub async fn run(settings: Settings, mut registry: Registry, terminated: impl As
         (Source::Discovery(options), metrics) => {
             let metrics = metrics.unwrap_or_default();
             let sink = discovery::Sink { proxy: proxy.clone(), readiness, problems, metrics };
-            let stream = discovery::run(options.clone(), settings.proxy.clone(), sink, tasks.drain().clone());
+            let stream = discovery::run(options.clone(), settings.proxy.clone(), sink, sources_drain);
             tasks.spawn("discovery", stream);
         }
         (Source::Files(root), _) => {
@@ -107,19 +109,25 @@ pub async fn run(settings: Settings, mut registry: Registry, terminated: impl As
             }
             greet(&settings, source.listeners());
             readiness.done(discovery::SYNC);
-            tasks.spawn("files", source.run(tasks.drain().clone()));
+            tasks.spawn("files", source.run(sources_drain));
         }
     }
 
     terminated().await;
     tokio::select! {
-        () = end(&settings, &proxy, trigger, &tasks) => {}
+        () = end(&settings, &proxy, trigger, stop_sources, &tasks) => {}
         () = terminated() => tracing::warn!("drain cut short by a second signal"),
     }
     Ok(())
 }
 
-async fn end(settings: &Settings, proxy: &Proxy, trigger: drain::DrainTrigger, tasks: &Tasks) {
+async fn end(
+    settings: &Settings,
+    proxy: &Proxy,
+    trigger: drain::DrainTrigger,
+    stop_sources: drain::DrainTrigger,
+    tasks: &Tasks,
+) {
     tracing::info!(
         delay_seconds = settings.drain_delay.as_secs_f64(),
         limit_seconds = settings.drain_timeout.as_secs_f64(),
@@ -129,6 +137,7 @@ async fn end(settings: &Settings, proxy: &Proxy, trigger: drain::DrainTrigger, t
     trigger.start();
     tokio::time::sleep(settings.drain_delay).await;
     proxy.end(settings.drain_timeout).await;
+    stop_sources.start();
     tasks.finished(TASKS_LIMIT).await;
     tracing::info!("ended");
 }

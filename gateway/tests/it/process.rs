@@ -179,6 +179,9 @@ async fn during_the_drain_delay_it_is_not_ready_but_serves_on() {
     .await;
     // A connection of its own: the ports are open still.
     assert_eq!(gateway.get("/").await.body, "one");
+    // And the configuration is followed still: endpoints that go away now must get no requests.
+    folder.replace("late.yaml", &route("late", "/late", "gone"));
+    eventually("the change is seen", || async { (gateway.get("/late").await.status == 500).then_some(()) }).await;
     gateway.signal(Signal::SIGTERM);
     assert_eq!(gateway.exit().await.code(), Some(0));
 }
