@@ -33,6 +33,7 @@ const TESTS: &[Test] = &[
     ("what was made for a Gateway goes with it", gateways::goes_with_its_gateway),
     ("a proxy that asks for another Gateway is refused", identity::foreign_gateway),
     ("a token for another audience is refused", identity::foreign_audience),
+    ("a token of an account that belongs to no Gateway is refused", identity::foreign_account),
     ("traffic goes on without its control plane", availability::control_plane_away),
     ("traffic and the control plane outlive an API server that hangs", availability::api_server_hangs),
     ("a proxy is replaced without a failed request", availability::proxy_rollout),
