@@ -7,3 +7,4 @@ pub mod gateway;
 pub mod http;
 pub mod kubernetes;
 pub mod load;
+pub mod prometheus;

@@ -4,6 +4,7 @@
 mod availability;
 mod chart;
 mod definitions;
+mod exemplars;
 mod gateways;
 mod identity;
 mod references;
@@ -34,6 +35,7 @@ const TESTS: &[Test] = &[
     ("a proxy that asks for another Gateway is refused", identity::foreign_gateway),
     ("a token for another audience is refused", identity::foreign_audience),
     ("a token of an account that belongs to no Gateway is refused", identity::foreign_account),
+    ("the trace of a sampled request is found in a real Prometheus", exemplars::trace_in_prometheus),
     ("traffic goes on without its control plane", availability::control_plane_away),
     ("traffic and the control plane outlive an API server that hangs", availability::api_server_hangs),
     ("a proxy is replaced without a failed request", availability::proxy_rollout),
