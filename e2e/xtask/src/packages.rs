@@ -28,6 +28,9 @@ const CLUSTER: &[Need<'_>] = &[
 
 /// What the cluster tests start beside the cluster.
 pub const CLUSTER_TESTS: &[Need<'_>] = &[("prometheus", "prometheus")];
+/// What building images stands on.
+pub const IMAGES: &[Need<'_>] = &[("buildah", "buildah"), ("strip", "binutils")];
+
 /// Installs what is missing for the cluster; does nothing (and needs no network) when all is there.
 ///
 /// # Errors: not root, or the packages cannot be installed.
