@@ -34,9 +34,11 @@ impl Kubernetes {
         run(command.arg("--kubeconfig").arg(&self.kubeconfig).args(arguments), "")
     }
 
-    /// Runs helm and answers what it printed.
+    /// Runs helm in the root of the checkout and answers what it printed.
     pub fn helm(&self, arguments: &[&str]) -> Result<String> {
-        run(Command::new(&self.helm).env("KUBECONFIG", &self.kubeconfig).args(arguments), "")
+        let mut command = Command::new(&self.helm);
+        command.current_dir(&self.repository).env("KUBECONFIG", &self.kubeconfig);
+        run(command.args(arguments), "")
     }
 
     /// Applies objects in YAML.

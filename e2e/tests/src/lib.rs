@@ -8,3 +8,4 @@ pub mod http;
 pub mod kubernetes;
 pub mod load;
 pub mod prometheus;
+pub mod readme;

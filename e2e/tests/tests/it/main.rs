@@ -39,8 +39,9 @@ const TESTS: &[Test] = &[
     ("traffic goes on without its control plane", availability::control_plane_away),
     ("traffic and the control plane outlive an API server that hangs", availability::api_server_hangs),
     ("a proxy is replaced without a failed request", availability::proxy_rollout),
-    ("an upgrade of the chart fails no request", chart::upgrade),
-    ("the chart leaves nothing behind", chart::uninstall),
+    ("an upgrade of the chart replaces the proxies and fails no request", chart::upgrade),
+    ("without its control plane traffic goes on, and the chart leaves behind what is documented", chart::uninstall),
+    ("the README's own commands install the product", chart::installs_as_the_readme_says),
 ];
 
 /// As `cargo test -- FILTER` passes it on; settings come from the environment, set by `cargo xtask test`.
