@@ -1,8 +1,9 @@
 //! A cluster as its user sees it: through kubectl and helm.
 
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -33,9 +34,11 @@ impl Kubernetes {
         run(command.arg("--kubeconfig").arg(&self.kubeconfig).args(arguments), "")
     }
 
-    /// Runs helm and answers what it printed.
+    /// Runs helm in the root of the checkout and answers what it printed.
     pub fn helm(&self, arguments: &[&str]) -> Result<String> {
-        run(Command::new(&self.helm).env("KUBECONFIG", &self.kubeconfig).args(arguments), "")
+        let mut command = Command::new(&self.helm);
+        command.current_dir(&self.repository).env("KUBECONFIG", &self.kubeconfig);
+        run(command.args(arguments), "")
     }
 
     /// Applies objects in YAML.
@@ -85,11 +88,51 @@ impl Kubernetes {
         self.kubectl(&["rollout", "status", &target, "--namespace", namespace, "--timeout=120s"]).map(drop)
     }
 
+    /// Leads a port of this machine to one of a pod, until the guard is dropped. `target` is a pod or what has pods.
+    pub fn forward(&self, namespace: &str, target: &str, port: u16) -> Result<Forwarded> {
+        let mut command = Command::new(&self.kubectl);
+        command.arg("--kubeconfig").arg(&self.kubeconfig).args(["port-forward", "--namespace", namespace, target]);
+        command.args(["--address", "127.0.0.1", &format!(":{port}")]);
+        let mut process = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().context("start kubectl")?;
+        let output = process.stdout.take().context("the output of kubectl")?;
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let mut forwarded = Forwarded { process, address, output: BufReader::new(output) };
+        let mut line = String::new();
+        // `Forwarding from 127.0.0.1:40123 -> 15020`; nothing when kubectl has ended, with its reason on standard error.
+        forwarded.output.read_line(&mut line)?;
+        let address = line.split_whitespace().find_map(|word| word.parse().ok());
+        forwarded.address = address.with_context(|| format!("kubectl does not forward: {line:?}"))?;
+        Ok(forwarded)
+    }
+
     /// A namespace that goes when the guard is dropped; one left by a killed run is removed first.
     pub fn namespace(&self, name: &str) -> Result<Namespace<'_>> {
         self.kubectl(&["delete", "namespace", name, "--ignore-not-found", "--wait"])?;
         self.kubectl(&["create", "namespace", name])?;
         Ok(Namespace { kubernetes: self, name: name.to_owned() })
+    }
+}
+
+/// A port of this machine that leads into the cluster.
+pub struct Forwarded {
+    process: Child,
+    address: SocketAddr,
+    /// Kept open: kubectl says a line for each connection, and ends when nobody is there to read it.
+    output: BufReader<ChildStdout>,
+}
+
+impl Forwarded {
+    /// Where it begins.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
+impl Drop for Forwarded {
+    fn drop(&mut self) {
+        // Ended already is as good.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
     }
 }
 

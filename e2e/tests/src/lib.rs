@@ -7,3 +7,5 @@ pub mod gateway;
 pub mod http;
 pub mod kubernetes;
 pub mod load;
+pub mod prometheus;
+pub mod readme;

@@ -8,12 +8,15 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 
+use crate::clock::eventually;
 use crate::http::Connection;
 
 /// Threads; half of them open a connection for each request, half keep theirs.
 const THREADS: usize = 4;
 /// Between two requests of a thread: enough load to hit every gap, little enough for a small machine.
 const PAUSE: Duration = Duration::from_millis(5);
+/// For the requests that a test wants to have seen.
+const SEND_LIMIT: Duration = Duration::from_mins(1);
 /// Failures kept in words; more are only counted.
 const KEPT: usize = 5;
 
@@ -59,16 +62,19 @@ impl Load {
         self.shared.sent.load(Ordering::Relaxed)
     }
 
-    /// Ends the load.
+    /// Ends the load once `at_least` requests were sent: fewer would prove nothing, and how long they take is the machine's.
     ///
-    /// # Errors: a request failed, or fewer than `at_least` were sent, so that nothing is proved.
+    /// # Errors: a request failed, or so many did not come to be sent within a minute.
     pub fn stop(mut self, at_least: usize) -> Result<()> {
+        let enough = eventually(&format!("{at_least} requests to be sent"), SEND_LIMIT, || match self.sent() {
+            sent if sent >= at_least => Ok(()),
+            sent => Err(format!("{sent} were")),
+        });
         self.join();
         let (sent, failed) = (self.sent(), self.shared.failed.load(Ordering::Relaxed));
         let failures = self.shared.failures.lock().map(|kept| kept.join("; ")).unwrap_or_default();
         ensure!(failed == 0, "{failed} of {sent} requests failed: {failures}");
-        ensure!(sent >= at_least, "only {sent} requests were sent, {at_least} would prove something");
-        Ok(())
+        enough
     }
 
     fn join(&mut self) {

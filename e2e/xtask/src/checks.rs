@@ -39,7 +39,11 @@ pub fn check(settings: &Settings) -> Result<()> {
 /// Everything: the checks, all tests, and the product in a cluster of its own under the official suite and ours.
 pub fn test(settings: &Settings, arguments: &TestArguments) -> Result<()> {
     let mut steps = Steps::new(settings);
-    if !steps.step("packages", |_| packages::install_missing().map(|()| String::new())) {
+    let installed = steps.step("packages", |_| {
+        packages::install_missing()?;
+        packages::install(packages::CLUSTER_TESTS).map(|()| String::new())
+    });
+    if !installed {
         return steps.finish();
     }
     let built = std::thread::scope(|scope| {

@@ -20,7 +20,8 @@ pub const GATEWAY_CLASS: &str = "nebula";
 /// until the GatewayClass is accepted.
 pub fn install(settings: &Settings, kubernetes: &Kubernetes, profile: Profile) -> Result<()> {
     if let Some(cluster) = kubernetes.local() {
-        let archives = images::build_products(settings, &Product::ALL, profile)?;
+        let tags = images::cluster_tags(settings)?;
+        let archives = images::build_products(settings, &Product::ALL, profile, &tags)?;
         cluster.import(&archives)?;
     }
     let watch = Stopwatch::start();

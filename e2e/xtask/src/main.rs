@@ -1,4 +1,4 @@
-//! The project's own commands: `cargo xtask cluster | conformance | check | test`.
+//! The project's own commands: `cargo xtask cluster | images | conformance | bench | check | test`.
 //! Owns no logic of the product; it starts the tools that build, run and judge it, and says what each step took.
 
 mod architecture;
@@ -11,6 +11,8 @@ mod conformance;
 mod dependencies;
 mod images;
 mod install;
+mod libraries;
+mod notices;
 mod packages;
 mod settings;
 mod shell;
@@ -41,6 +43,8 @@ enum Command {
     /// A real Kubernetes on this machine.
     #[command(subcommand)]
     Cluster(cluster::Command),
+    /// Build the images that ship, as archives for a registry or another machine.
+    Images(images::Arguments),
     /// The official Gateway API suite; ends with `N passed, N failed, N skipped`.
     Conformance(conformance::Arguments),
     /// The fast part: format, lints, dependencies, unit tests.
@@ -64,6 +68,7 @@ fn run(arguments: Arguments) -> Result<()> {
     match arguments.command {
         Command::Bench(command) => bench::run(&settings, &command),
         Command::Cluster(command) => cluster::run(&settings, command),
+        Command::Images(arguments) => images::run(&settings, &arguments),
         Command::Conformance(arguments) => conformance::run(&settings, arguments),
         Command::Check => checks::check(&settings),
         Command::Test(arguments) => checks::test(&settings, &arguments),

@@ -10,7 +10,7 @@ use crate::shell;
 
 /// What proves that a package (or another that does the same) is there: the name of a program on PATH, or the absolute
 /// path of a file; and the package.
-type Need<'a> = (&'a str, &'static str);
+pub type Need<'a> = (&'a str, &'static str);
 
 const CLUSTER: &[Need<'_>] = &[
     ("containerd", "containerd"),
@@ -25,6 +25,11 @@ const CLUSTER: &[Need<'_>] = &[
     ("openssl", "openssl"),
     ("strip", "binutils"),
 ];
+
+/// What the cluster tests start beside the cluster.
+pub const CLUSTER_TESTS: &[Need<'_>] = &[("prometheus", "prometheus")];
+/// What building images stands on.
+pub const IMAGES: &[Need<'_>] = &[("buildah", "buildah"), ("strip", "binutils")];
 
 /// Installs what is missing for the cluster; does nothing (and needs no network) when all is there.
 ///

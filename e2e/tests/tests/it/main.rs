@@ -4,6 +4,7 @@
 mod availability;
 mod chart;
 mod definitions;
+mod exemplars;
 mod gateways;
 mod identity;
 mod references;
@@ -33,11 +34,14 @@ const TESTS: &[Test] = &[
     ("what was made for a Gateway goes with it", gateways::goes_with_its_gateway),
     ("a proxy that asks for another Gateway is refused", identity::foreign_gateway),
     ("a token for another audience is refused", identity::foreign_audience),
+    ("a token of an account that belongs to no Gateway is refused", identity::foreign_account),
+    ("the trace of a sampled request is found in a real Prometheus", exemplars::trace_in_prometheus),
     ("traffic goes on without its control plane", availability::control_plane_away),
     ("traffic and the control plane outlive an API server that hangs", availability::api_server_hangs),
     ("a proxy is replaced without a failed request", availability::proxy_rollout),
-    ("an upgrade of the chart fails no request", chart::upgrade),
-    ("the chart leaves nothing behind", chart::uninstall),
+    ("an upgrade of the chart replaces the proxies and fails no request", chart::upgrade),
+    ("without its control plane traffic goes on, and the chart leaves behind what is documented", chart::uninstall),
+    ("the README's own commands install the product", chart::installs_as_the_readme_says),
 ];
 
 /// As `cargo test -- FILTER` passes it on; settings come from the environment, set by `cargo xtask test`.

@@ -317,7 +317,8 @@ fn load(settings: &Settings, cluster: &Cluster, names: &[String], profile: Profi
         products.extend(Product::ALL);
     }
     if !products.is_empty() {
-        archives.extend(images::build_products(settings, &products, profile)?);
+        let tags = images::cluster_tags(settings)?;
+        archives.extend(images::build_products(settings, &products, profile, &tags)?);
     }
     let watch = Stopwatch::start();
     cluster.import(&archives)?;
