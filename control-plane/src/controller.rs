@@ -131,7 +131,7 @@ impl Controller {
     fn gather(&mut self, changes: Vec<Change>) {
         if !changes.is_empty() {
             let output = self.translator.apply(changes);
-            self.outlets.hub.publish(&output.delta);
+            self.outlets.hub.publish_with(&output.delta, &output.revisions);
         }
     }
 
@@ -141,13 +141,13 @@ impl Controller {
         let output = self.translator.apply(changes);
         let translated = start.elapsed();
         self.metrics.translate.observe(translated.as_secs_f64());
-        let Output { delta, statuses, deployments_changed, .. } = output;
+        let Output { delta, revisions, statuses, deployments_changed, .. } = output;
         let first = !self.outlets.hub.is_synced();
         if deployments_changed || first {
             self.deployments_changed();
         }
+        self.outlets.hub.publish_with(&delta, &revisions);
         if !delta.is_empty() || first {
-            self.outlets.hub.publish(&delta);
             self.count_resources();
         }
         if let Some(since) = since {

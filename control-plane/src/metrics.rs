@@ -7,7 +7,7 @@ use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, EncodeMetric as _},
     metrics::{
-        counter::Counter,
+        counter::{ConstCounter, Counter},
         family::Family,
         gauge::{ConstGauge, Gauge},
         histogram::Histogram,
@@ -149,6 +149,9 @@ impl Collector for ProxyCount {
             let gauge = ConstGauge::new(i64::try_from(count).unwrap_or(i64::MAX));
             gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)?;
         }
+        let refused = ConstCounter::new(self.0.refused_connections());
+        let (name, help) = ("control_plane_discovery_connections_refused", "Connections beyond the limit");
+        refused.encode(encoder.encode_descriptor(name, help, None, refused.metric_type())?)?;
         Ok(())
     }
 }

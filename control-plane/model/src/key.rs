@@ -143,6 +143,20 @@ impl fmt::Display for ResourceKey {
     }
 }
 
+impl ResourceKey {
+    /// The kind, as it begins the text form.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Gateway(_) => "gateway",
+            Self::Certificate(_) => "certificate",
+            Self::Listener(_) => "listener",
+            Self::Backend(_) => "backend",
+            Self::Endpoints(_) => "endpoints",
+            Self::Route(_) => "route",
+        }
+    }
+}
+
 /// A text that is not the key of a configuration object.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("not a resource key: {0:?}")]
@@ -202,7 +216,9 @@ mod tests {
             "route/http/shop/cart",
             "route/grpc/shop/cart",
         ] {
-            assert_eq!(text.parse::<ResourceKey>().unwrap().to_string(), text);
+            let key = text.parse::<ResourceKey>().unwrap();
+            assert_eq!(key.to_string(), text);
+            assert!(text.starts_with(&format!("{}/", key.kind())));
         }
     }
 

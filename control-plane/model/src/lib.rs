@@ -28,4 +28,4 @@ pub use matching::{HeaderMatch, InvalidRegex, PathMatch, QueryMatch, Regex, Rout
 pub use route::{
     AttachedHost, Attachment, BackendTarget, Route, Rule, RuleAction, Timeouts, Unavailable, WeightedBackend,
 };
-pub use snapshot::{Delta, Resource, Snapshot};
+pub use snapshot::{Delta, Resource, Revision, Snapshot};

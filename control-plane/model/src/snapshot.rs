@@ -54,6 +54,16 @@ impl Delta {
     }
 }
 
+/// How new the user's object is that a configuration object was made from. Two of one key are comparable, whichever replica
+/// of the control plane they come from. No part of an object's content.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Revision(pub u64);
+
+impl Revision {
+    /// Of what comes from several objects, or from files.
+    pub const UNKNOWN: Self = Self(0);
+}
+
 /// All objects of one moment, by key.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Snapshot {

@@ -1,10 +1,11 @@
 //! Keeps the inputs and what was made of them, and brings both from one moment to the next.
 
 mod refresh;
+mod revisions;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use control_plane_model::{Delta, GatewayKey, ObjectName, ResourceKey, RouteKey, RouteKind, Snapshot};
+use control_plane_model::{Delta, GatewayKey, ObjectName, ResourceKey, Revision, RouteKey, RouteKind, Snapshot};
 
 use crate::{
     Change, Deployment, Kind, Problem, StatusUpdate,
@@ -40,6 +41,9 @@ pub struct Options {
 pub struct Output {
     /// The change of the snapshot.
     pub delta: Delta,
+    /// How new the changed objects are, and those whose source has changed in nothing that they are made of. What is not
+    /// listed, and in the delta, is of unknown revision.
+    pub revisions: BTreeMap<ResourceKey, Revision>,
     /// Statuses that are now different from what was said before.
     pub statuses: Vec<StatusUpdate>,
     /// Whether [`Translator::deployments`] is now different.
@@ -85,6 +89,8 @@ struct Stale {
     /// Services whose endpoints changed.
     endpoints: BTreeSet<ObjectName>,
     statuses: BTreeSet<(Kind, ObjectName)>,
+    /// Objects that were read again, whether anything in them changed or not.
+    seen: BTreeSet<(Kind, ObjectName)>,
 }
 
 impl Translator {
@@ -168,6 +174,7 @@ impl Translator {
                 let (kind, name) = (object.kind(), object.name());
                 // Where an EndpointSlice or a policy belonged before it changed matters as much as where it belongs now.
                 self.mark_dependents(kind, &name, stale);
+                stale.seen.insert((kind, name.clone()));
                 if self.inputs.upsert(object) {
                     self.mark(kind, &name, stale);
                 }

@@ -26,6 +26,15 @@ const PART_SIZE: usize = 1 << 20;
 /// The largest body of one object, bytes; with its key and envelope it stays below [`MESSAGE_LIMIT`].
 const BODY_LIMIT: usize = MESSAGE_LIMIT - PART_SIZE;
 
+/// Longest key, bytes. The longest that Kubernetes' names can make, a listener's of a ListenerSet, is below 900.
+const KEY_LIMIT: usize = 1024;
+
+/// How many refusals an Ack lists, and the control plane takes; with [`ERROR_LIMIT`] an Ack stays below the message limit.
+const REFUSALS_LIMIT: usize = 2000;
+
+/// Longest error of a refusal that is told, and taken, characters.
+const ERROR_LIMIT: usize = 300;
+
 /// How often an idle connection is probed (HTTP/2 PING).
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(10);
 

@@ -16,7 +16,7 @@ mod route;
 use std::{fmt, sync::Arc};
 
 use bytes::Bytes;
-use control_plane_model::{Resource, ResourceKey};
+use control_plane_model::{Resource, ResourceKey, Revision};
 use prost::Message;
 use sha2::{Digest as _, Sha256};
 
@@ -73,6 +73,8 @@ pub struct Encoded {
     pub version: Version,
     /// The kind's message in `resources.proto`.
     pub body: Bytes,
+    /// How new it is; not part of the content.
+    pub revision: Revision,
 }
 
 impl fmt::Debug for Encoded {
@@ -81,7 +83,7 @@ impl fmt::Debug for Encoded {
     }
 }
 
-/// The object's wire form. Its key travels apart from it.
+/// The object's wire form, of unknown revision. Its key travels apart from it.
 pub fn encode(resource: &Resource) -> Encoded {
     let body = match resource {
         Resource::Gateway(object) => gateway::to_wire(object).encode_to_vec(),
@@ -91,7 +93,7 @@ pub fn encode(resource: &Resource) -> Encoded {
         Resource::Endpoints(object) => backend::endpoints_to_wire(object).encode_to_vec(),
         Resource::Route(object) => route::to_wire(object).encode_to_vec(),
     };
-    Encoded { version: Version::of(&body), body: body.into() }
+    Encoded { version: Version::of(&body), body: body.into(), revision: Revision::UNKNOWN }
 }
 
 /// The object named `key` whose wire form is `body`.

@@ -3,7 +3,9 @@
 //! Invariants: no stream is answered before the hub is synced; a proxy sees the scope of the Gateway that its token
 //! belongs to and nothing else; a slow proxy costs a set of keys, never a queue of messages.
 
+mod admission;
 mod hub;
+mod newer;
 mod references;
 mod serve;
 mod service;
@@ -13,7 +15,7 @@ use std::future::Future;
 
 use control_plane_model::GatewayKey;
 
-pub use hub::{Hub, ProxyState, Subscription, Transaction};
+pub use hub::{Greeting, Hub, KnownObject, ProxyState, Published, Subscription, Transaction};
 pub use serve::{ServeError, serve, serve_plain};
 pub use service::DiscoveryService;
 pub use verdicts::{Report, Reports};

@@ -7,3 +7,5 @@ mod gateway_api;
 mod gateway_config;
 #[cfg(test)]
 mod generated;
+#[cfg(test)]
+mod upstream;

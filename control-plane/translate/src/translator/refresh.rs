@@ -48,7 +48,7 @@ impl Pass {
     }
 }
 
-fn get(snapshot: &Snapshot, key: &ResourceKey) -> Option<Resource> {
+pub(super) fn get(snapshot: &Snapshot, key: &ResourceKey) -> Option<Resource> {
     match key {
         ResourceKey::Gateway(key) => snapshot.gateways.get(key).cloned().map(Resource::Gateway),
         ResourceKey::Certificate(key) => snapshot.certificates.get(key).cloned().map(Resource::Certificate),
@@ -82,7 +82,8 @@ impl Translator {
             pass.set(&mut self.snapshot, ResourceKey::Route(key), route.map(Resource::Route));
         }
         let statuses = self.refresh_statuses(&stale, &mut pass);
-        Output { delta: pass.delta, statuses, deployments_changed, work: pass.work }
+        let revisions = self.revisions(&stale.seen, &pass.delta);
+        Output { delta: pass.delta, revisions, statuses, deployments_changed, work: pass.work }
     }
 
     /// Whether deployments changed.

@@ -9,6 +9,8 @@ mod incremental;
 #[cfg(test)]
 mod ownership;
 #[cfg(test)]
+mod revisions;
+#[cfg(test)]
 mod scope;
 #[cfg(test)]
 mod support;

@@ -9,23 +9,24 @@ use std::collections::{BTreeMap, BTreeSet};
 use control_plane_model::{Delta, Resource, ResourceKey};
 
 use super::Refused;
-use crate::{PART_SIZE, Version, proto, resource};
+use crate::{ERROR_LIMIT, PART_SIZE, REFUSALS_LIMIT, Version, proto, resource};
 
-/// How many refusals an Ack lists; with [`ERROR_LIMIT`] it stays below the message limit.
-const REFUSALS_LIMIT: usize = 2000;
-
-/// Longest error that is reported, characters.
-const ERROR_LIMIT: usize = 300;
+/// One form of an object: its content's hash, and how new it is.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Form {
+    version: Version,
+    revision: u64,
+}
 
 /// What a proxy holds.
 #[derive(Debug, Default)]
 pub(super) struct Holdings {
     /// Of what the sink took.
-    versions: BTreeMap<ResourceKey, Version>,
+    forms: BTreeMap<ResourceKey, Form>,
     /// The sink's last answer.
     refused: BTreeMap<ResourceKey, String>,
     /// Objects of `refused` that it has not taken in this form.
-    declined: BTreeMap<ResourceKey, (Version, Resource)>,
+    declined: BTreeMap<ResourceKey, (Form, Resource)>,
     /// Objects that never reach the sink, by the key's text, as it may be of a kind that this version does not know.
     undecodable: BTreeMap<String, String>,
 }
@@ -33,7 +34,7 @@ pub(super) struct Holdings {
 /// The parts of one transaction that have come in so far.
 #[derive(Debug, Default)]
 pub(super) struct Incoming {
-    upserted: BTreeMap<ResourceKey, (Version, Resource)>,
+    upserted: BTreeMap<ResourceKey, (Form, Resource)>,
     removed: BTreeSet<ResourceKey>,
     undecodable: Vec<(String, String)>,
     /// Every key of the transaction.
@@ -46,7 +47,7 @@ pub(super) struct Offer {
     /// May be empty.
     pub(super) delta: Delta,
     /// Of `delta.upserted`.
-    pub(super) versions: Vec<Version>,
+    pub(super) forms: Vec<Form>,
 }
 
 impl Holdings {
@@ -54,10 +55,11 @@ impl Holdings {
     pub(super) fn known(&self) -> Vec<proto::Known> {
         let mut messages = vec![proto::Known::default()];
         let mut size = 0;
-        let mut versions: BTreeMap<&ResourceKey, &Version> = self.versions.iter().collect();
-        versions.extend(self.declined.iter().map(|(key, (version, _))| (key, version)));
-        for (key, version) in versions {
-            let known = proto::KnownResource { key: key.to_string(), version: version.as_bytes().to_vec().into() };
+        let mut forms: BTreeMap<&ResourceKey, &Form> = self.forms.iter().collect();
+        forms.extend(self.declined.iter().map(|(key, (form, _))| (key, form)));
+        for (key, form) in forms {
+            let version = form.version.as_bytes().to_vec().into();
+            let known = proto::KnownResource { key: key.to_string(), version, revision: form.revision };
             size += known.key.len() + known.version.len();
             if size > PART_SIZE {
                 size = 0;
@@ -77,7 +79,7 @@ impl Holdings {
     pub(super) fn receive(&self, incoming: &mut Incoming, wire: proto::Resource) {
         match self.decode(&wire) {
             Ok(None) => {}
-            Ok(Some((version, object))) => drop(incoming.upserted.insert(object.key(), (version, object))),
+            Ok(Some((form, object))) => drop(incoming.upserted.insert(object.key(), (form, object))),
             Err(error) => incoming.undecodable.push((wire.key.clone(), error)),
         }
         incoming.mentioned.push(wire.key);
@@ -91,26 +93,26 @@ impl Holdings {
         incoming.mentioned.push(key);
     }
 
-    /// The object with its version, or `None` where the proxy has this very version.
-    fn decode(&self, wire: &proto::Resource) -> Result<Option<(Version, Resource)>, String> {
+    /// The object with its form, or `None` where the proxy has this very version.
+    fn decode(&self, wire: &proto::Resource) -> Result<Option<(Form, Resource)>, String> {
         let kind = wire.key.split('/').next().unwrap_or_default();
         if !resource::KINDS.contains(&kind) {
             return Err(format!("unknown kind {kind:?}: this proxy is older than its control plane"));
         }
         let key: ResourceKey = wire.key.parse().map_err(|error| format!("{error}"))?;
         let version = Version::from_bytes(&wire.version).ok_or("version is not 16 bytes")?;
-        if self.versions.get(&key) == Some(&version) && !self.declined.contains_key(&key) {
+        if self.forms.get(&key).is_some_and(|held| held.version == version) && !self.declined.contains_key(&key) {
             return Ok(None);
         }
         let object = resource::decode(&key, &wire.body).map_err(|error| error.to_string())?;
-        Ok(Some((version, object)))
+        Ok(Some((Form { version, revision: wire.revision }, object)))
     }
 
     /// The transaction is complete: what the sink is to apply.
     pub(super) fn offer(&mut self, mut incoming: Incoming) -> Offer {
         let mut removed: Vec<ResourceKey> = Vec::new();
         for key in incoming.removed {
-            if self.versions.remove(&key).is_some() || self.declined.contains_key(&key) {
+            if self.forms.remove(&key).is_some() || self.declined.contains_key(&key) {
                 removed.push(key);
             }
         }
@@ -123,19 +125,19 @@ impl Holdings {
         self.undecodable.extend(incoming.undecodable);
         incoming.upserted.append(&mut self.declined);
         // Sorted by key, and so by kind: no object comes before one that it uses.
-        let (versions, upserted) = incoming.upserted.into_values().unzip();
-        Offer { delta: Delta { upserted, removed }, versions }
+        let (forms, upserted) = incoming.upserted.into_values().unzip();
+        Offer { delta: Delta { upserted, removed }, forms }
     }
 
-    /// Records that the sink has applied `upserted`, which had these `versions`, less what it `refused`.
-    pub(super) fn settle(&mut self, upserted: Vec<Resource>, versions: Vec<Version>, refused: Vec<Refused>) {
+    /// Records that the sink has applied `upserted`, which had these `forms`, less what it `refused`.
+    pub(super) fn settle(&mut self, upserted: Vec<Resource>, forms: Vec<Form>, refused: Vec<Refused>) {
         self.refused = refused.into_iter().map(|refused| (refused.key, refused.error)).collect();
-        for (object, version) in upserted.into_iter().zip(versions) {
+        for (object, form) in upserted.into_iter().zip(forms) {
             let key = object.key();
             if self.refused.contains_key(&key) {
-                self.declined.insert(key, (version, object));
+                self.declined.insert(key, (form, object));
             } else {
-                self.versions.insert(key, version);
+                self.forms.insert(key, form);
             }
         }
     }

@@ -132,13 +132,13 @@ async fn receive(holdings: &Holdings, incoming: &mut Incoming, update: proto::Up
 }
 
 async fn apply(sink: &impl DeltaSink, holdings: &mut Holdings, incoming: Incoming) {
-    let Offer { delta, versions } = holdings.offer(incoming);
+    let Offer { delta, forms } = holdings.offer(incoming);
     if delta.is_empty() {
         return;
     }
     let upserted = delta.upserted.clone();
     let refused = sink.apply(delta).await;
-    holdings.settle(upserted, versions, refused);
+    holdings.settle(upserted, forms, refused);
 }
 
 fn message(message: Message) -> proto::ProxyMessage {

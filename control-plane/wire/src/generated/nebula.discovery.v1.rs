@@ -31,6 +31,7 @@ pub struct Hello {
     #[prost(string, tag = "3")]
     pub version: ::prost::alloc::string::String,
     /// The kinds of object that the proxy understands: `route`, `listener`, ...
+    /// No object of another kind is sent; none listed: every kind is.
     #[prost(string, repeated, tag = "4")]
     pub kinds: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
@@ -49,6 +50,9 @@ pub struct KnownResource {
     pub key: ::prost::alloc::string::String,
     #[prost(bytes = "bytes", tag = "2")]
     pub version: ::prost::bytes::Bytes,
+    /// As it came with the object (Resource.revision); 0 where it came with none.
+    #[prost(uint64, tag = "3")]
+    pub revision: u64,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Ack {
@@ -98,6 +102,10 @@ pub struct Resource {
     pub version: ::prost::bytes::Bytes,
     #[prost(bytes = "bytes", tag = "3")]
     pub body: ::prost::bytes::Bytes,
+    /// How new the object is, comparable with what any replica sent for the same key; 0 for unknown. A proxy gives it back in
+    /// its Known, so that a replica that lags behind does not take the proxy back to an older state. No part of `version`.
+    #[prost(uint64, tag = "4")]
+    pub revision: u64,
 }
 /// Generated client implementations.
 pub mod discovery_client {

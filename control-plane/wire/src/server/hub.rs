@@ -2,22 +2,28 @@
 //!
 //! Invariant: a stream's pending set holds every key of its scope whose present state the proxy may not have. What is sent
 //! for a key is its state at that moment, taken for all pending keys under one lock, so that a transaction is consistent.
+//! A proxy that holds a newer state of something than this replica keeps it until the replica has caught up.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     fmt,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
 };
 
-use control_plane_model::{Delta, GatewayKey, ResourceKey};
+use control_plane_model::{Delta, GatewayKey, ResourceKey, Revision};
 use parking_lot::Mutex;
 use tokio::{
     sync::{Notify, watch},
-    time::Instant,
+    time::{Instant, sleep_until},
 };
 
 use super::{
     ProxyIdentity,
+    newer::{Newer, compare},
     references::{Links, References},
     verdicts::{Report, Reports, Verdicts},
 };
@@ -25,6 +31,10 @@ use crate::{
     BODY_LIMIT, Version,
     resource::{self, Encoded},
 };
+
+/// How long a proxy keeps what is newer than what this replica has. A watch that is alive is not that late: what is said to be
+/// newer then is not (the cluster was restored from a backup), and the replica's word counts.
+const LAG_LIMIT: Duration = Duration::from_mins(1);
 
 /// The configuration of all Gateways, and the streams of their proxies. Clones share it.
 #[derive(Clone)]
@@ -40,6 +50,7 @@ pub(super) struct Shared {
     state: Mutex<State>,
     synced: watch::Sender<bool>,
     reports: watch::Sender<u64>,
+    refused_connections: AtomicU64,
 }
 
 impl fmt::Debug for Shared {
@@ -61,10 +72,44 @@ struct State {
 struct Stream {
     identity: ProxyIdentity,
     version: String,
+    /// Kinds of object that the proxy understands; `None` where it did not say.
+    kinds: Option<BTreeSet<String>>,
     pending: BTreeSet<ResourceKey>,
+    /// What the proxy has no kind for, and is not sent.
+    unsupported: BTreeSet<ResourceKey>,
+    newer: Newer,
     /// A transaction was taken and is not acknowledged yet.
     outstanding: bool,
     wake: Arc<Notify>,
+}
+
+/// What a proxy says of itself when it subscribes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Greeting {
+    /// Its version, for people.
+    pub version: String,
+    /// Kinds of object that it understands, as they begin a key's text form; empty: it did not say, and is sent every kind.
+    pub kinds: BTreeSet<String>,
+    /// The objects that it holds already, by the text form of their keys.
+    pub known: HashMap<String, KnownObject>,
+}
+
+/// An object as a proxy holds it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KnownObject {
+    /// Hash of its content.
+    pub version: Version,
+    /// How new it is.
+    pub revision: Revision,
+}
+
+/// How much a publication cost.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Published {
+    /// Objects that are news to a Gateway's proxies, counted for each Gateway.
+    pub touched: usize,
+    /// Streams with something to send.
+    woken: BTreeSet<u64>,
 }
 
 /// One connected proxy.
@@ -104,6 +149,7 @@ impl Hub {
             state: Mutex::default(),
             synced: watch::Sender::new(false),
             reports: watch::Sender::new(0),
+            refused_connections: AtomicU64::new(0),
         }))
     }
 
@@ -111,26 +157,38 @@ impl Hub {
     /// the changes. The cost grows with the delta, not with what is there.
     ///
     /// An object whose encoded form is above 3 MiB is not sent; it is reported as refused, and the older one stays.
-    pub fn publish(&self, delta: &Delta) {
-        let encoded: Vec<_> = delta
-            .upserted
-            .iter()
-            .map(|resource| (resource.key(), Links::of(resource), resource::encode(resource)))
-            .collect();
+    pub fn publish(&self, delta: &Delta) -> Published {
+        self.publish_with(delta, &BTreeMap::new())
+    }
+
+    /// As [`Self::publish`]; `revisions` says how new objects are: those of the delta (of unknown revision where it is not
+    /// listed) and others that are newer while their content is the same.
+    pub fn publish_with(&self, delta: &Delta, revisions: &BTreeMap<ResourceKey, Revision>) -> Published {
+        let encode = |resource| {
+            let key = control_plane_model::Resource::key(resource);
+            let revision = revisions.get(&key).copied().unwrap_or_default();
+            (key, Links::of(resource), Encoded { revision, ..resource::encode(resource) })
+        };
+        let encoded: Vec<_> = delta.upserted.iter().map(encode).collect();
+        let changed: BTreeSet<ResourceKey> = encoded.iter().map(|(key, ..)| key.clone()).collect();
         let mut state = self.0.state.lock();
-        let mut woken = BTreeSet::new();
+        let mut published = Published::default();
         for key in &delta.removed {
-            state.remove(key, &mut woken);
+            state.remove(key, &mut published);
         }
         for (key, links, object) in encoded {
-            state.upsert(key, links, object, &mut woken);
+            state.upsert(key, links, object, &mut published);
         }
-        for id in woken {
-            if let Some(stream) = state.streams.get(&id) {
+        for (key, revision) in revisions.iter().filter(|(key, _)| !changed.contains(key)) {
+            state.revise(key, *revision, &mut published);
+        }
+        for id in &published.woken {
+            if let Some(stream) = state.streams.get(id) {
                 stream.wake.notify_one();
             }
         }
         self.0.publish_reports(&state);
+        published
     }
 
     /// Says that what was published is complete: streams are answered from now on.
@@ -143,10 +201,19 @@ impl Hub {
         *self.0.synced.borrow()
     }
 
-    /// A stream for the proxy `identity` (version `version`, for people), which holds the objects in `known` already.
-    pub fn subscribe(&self, identity: ProxyIdentity, version: String, known: HashMap<String, Version>) -> Subscription {
-        let phase = Phase::Waiting { version, known };
-        Subscription { hub: self.0.clone(), identity, wake: Arc::default(), phase }
+    /// A stream for the proxy `identity`.
+    pub fn subscribe(&self, identity: ProxyIdentity, greeting: Greeting) -> Subscription {
+        let phase = Phase::Waiting(greeting);
+        Subscription { hub: self.0.clone(), identity, wake: Arc::default(), phase, lag_ends: None }
+    }
+
+    /// Connections that were refused because there were too many.
+    pub fn refused_connections(&self) -> u64 {
+        self.0.refused_connections.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn count_refused_connection(&self) {
+        self.0.refused_connections.fetch_add(1, Ordering::Relaxed);
     }
 
     /// What proxies refuse, as it changes. Every reader gets every Gateway's report.
@@ -163,7 +230,7 @@ impl Hub {
             .map(|stream| ProxyState {
                 identity: stream.identity.clone(),
                 version: stream.version.clone(),
-                up_to_date: stream.pending.is_empty() && !stream.outstanding,
+                up_to_date: stream.pending.is_empty() && !stream.outstanding && stream.newer.is_empty(),
                 refused: state.verdicts.refused_by(&stream.identity),
             })
             .collect();
@@ -192,15 +259,15 @@ impl Shared {
 }
 
 impl State {
-    fn remove(&mut self, key: &ResourceKey, woken: &mut BTreeSet<u64>) {
+    fn remove(&mut self, key: &ResourceKey, published: &mut Published) {
         if self.objects.remove(key).is_some() {
-            self.touch_everywhere(key, woken);
+            self.touch_everywhere(key, published);
         }
-        self.link(key, Links::default(), woken);
+        self.link(key, Links::default(), published);
         self.verdicts.forget(key);
     }
 
-    fn upsert(&mut self, key: ResourceKey, links: Links, object: Encoded, woken: &mut BTreeSet<u64>) {
+    fn upsert(&mut self, key: ResourceKey, links: Links, object: Encoded, published: &mut Published) {
         if object.body.len() > BODY_LIMIT {
             let mut gateways = links.gateways;
             gateways.extend(self.references.gateways_of(&key).cloned());
@@ -208,35 +275,54 @@ impl State {
             self.verdicts.unsendable(key, gateways, error);
             return;
         }
-        self.link(&key, links, woken);
-        if self.objects.get(&key).is_none_or(|before| before.version != object.version) {
-            self.verdicts.forget(&key);
-            self.objects.insert(key.clone(), object);
-            self.touch_everywhere(&key, woken);
-        }
-    }
-
-    /// Replaces the links of `owner`. What entered or left a scope is news to its proxies, where it exists.
-    fn link(&mut self, owner: &ResourceKey, links: Links, woken: &mut BTreeSet<u64>) {
-        for (gateway, key) in self.references.set(owner, links) {
-            if self.objects.contains_key(&key) {
-                self.touch(&gateway, &key, woken);
+        self.link(&key, links, published);
+        match self.objects.get(&key) {
+            Some(before) if before.version == object.version => self.revise(&key, object.revision, published),
+            _ => {
+                self.verdicts.forget(&key);
+                self.objects.insert(key.clone(), object);
+                self.touch_everywhere(&key, published);
             }
         }
     }
 
-    fn touch_everywhere(&mut self, key: &ResourceKey, woken: &mut BTreeSet<u64>) {
-        let gateways: Vec<GatewayKey> = self.references.gateways_of(key).cloned().collect();
-        for gateway in gateways {
-            self.touch(&gateway, key, woken);
+    /// `key` is as new as `revision`, with the content that it has: what a proxy keeps of it may no longer be newer.
+    fn revise(&mut self, key: &ResourceKey, revision: Revision, published: &mut Published) {
+        let Some(object) = self.objects.get_mut(key) else { return };
+        object.revision = revision;
+        let streams = self.references.gateways_of(key).filter_map(|gateway| self.by_gateway.get(gateway)).flatten();
+        for id in streams {
+            if let Some(stream) = self.streams.get_mut(id)
+                && stream.newer.is_kept(key)
+            {
+                stream.pending.insert(key.clone());
+                published.woken.insert(*id);
+            }
         }
     }
 
-    fn touch(&mut self, gateway: &GatewayKey, key: &ResourceKey, woken: &mut BTreeSet<u64>) {
+    /// Replaces the links of `owner`. What entered or left a scope is news to its proxies, where it exists.
+    fn link(&mut self, owner: &ResourceKey, links: Links, published: &mut Published) {
+        for (gateway, key) in self.references.set(owner, links) {
+            if self.objects.contains_key(&key) {
+                self.touch(&gateway, &key, published);
+            }
+        }
+    }
+
+    fn touch_everywhere(&mut self, key: &ResourceKey, published: &mut Published) {
+        let gateways: Vec<GatewayKey> = self.references.gateways_of(key).cloned().collect();
+        for gateway in gateways {
+            self.touch(&gateway, key, published);
+        }
+    }
+
+    fn touch(&mut self, gateway: &GatewayKey, key: &ResourceKey, published: &mut Published) {
+        published.touched += 1;
         for id in self.by_gateway.get(gateway).into_iter().flatten() {
             if let Some(stream) = self.streams.get_mut(id) {
                 stream.pending.insert(key.clone());
-                woken.insert(*id);
+                published.woken.insert(*id);
             }
         }
     }
@@ -245,14 +331,21 @@ impl State {
         self.objects.get(key).filter(|_| self.references.contains(gateway, key))
     }
 
-    /// Adds a stream. Returns its id and everything in its scope.
-    fn register(&mut self, stream: Stream) -> (u64, Vec<(ResourceKey, Encoded)>) {
-        let gateway = &stream.identity.gateway;
-        let scope = self.references.scope(gateway);
-        let visible = scope.filter_map(|key| Some((key.clone(), self.objects.get(key)?.clone()))).collect();
+    /// Adds a stream. Returns its id and everything in its scope that is of a kind that the proxy knows.
+    fn register(&mut self, mut stream: Stream) -> (u64, Vec<(ResourceKey, Encoded)>) {
+        let gateway = stream.identity.gateway.clone();
+        let scope = self.references.scope(&gateway);
+        let mut visible: Vec<_> = scope.filter_map(|key| Some((key.clone(), self.objects.get(key)?.clone()))).collect();
+        visible.retain(|(key, _)| {
+            let understood = stream.understands(key);
+            if !understood {
+                stream.unsupported.insert(key.clone());
+            }
+            understood
+        });
         let id = self.next_stream;
         self.next_stream += 1;
-        self.by_gateway.entry(gateway.clone()).or_default().insert(id);
+        self.by_gateway.entry(gateway).or_default().insert(id);
         self.streams.insert(id, stream);
         (id, visible)
     }
@@ -269,37 +362,82 @@ impl State {
         self.verdicts.disconnect(&stream.identity, id, Instant::now());
     }
 
-    /// What is pending for a stream, with its present state.
+    /// What is pending for a stream, with its present state, less what the proxy has in a newer one.
     fn take(&mut self, id: u64) -> Option<Transaction> {
         let stream = self.streams.get_mut(&id)?;
         if stream.pending.is_empty() {
             return None;
         }
         let pending = std::mem::take(&mut stream.pending);
-        stream.outstanding = true;
         let gateway = stream.identity.gateway.clone();
-        let mut transaction = Transaction { upserted: Vec::new(), removed: Vec::new(), synced: false };
-        for key in pending {
-            match self.visible(&gateway, &key).cloned() {
-                Some(object) => transaction.upserted.push((key, object)),
-                None => transaction.removed.push(key.to_string()),
+        let present: Vec<_> = pending
+            .into_iter()
+            .map(|key| {
+                let object = self.visible(&gateway, &key).cloned();
+                (key, object)
+            })
+            .collect();
+        let stream = self.streams.get_mut(&id)?;
+        let mut upserted = Vec::new();
+        for (key, object) in present {
+            match object {
+                Some(_) if !stream.understands(&key) => drop(stream.unsupported.insert(key)),
+                Some(object) if stream.newer.keeps(&key, object.revision) => {}
+                Some(object) => upserted.push((key, object)),
+                None => stream.remove(key),
             }
         }
-        Some(transaction)
+        let gone = stream.newer.take_gone();
+        let removed: Vec<String> =
+            gone.into_iter().filter(|key| self.visible(&gateway, key).is_none()).map(|key| key.to_string()).collect();
+        if upserted.is_empty() && removed.is_empty() {
+            return None;
+        }
+        self.streams.get_mut(&id)?.outstanding = true;
+        Some(Transaction { upserted, removed, synced: false })
+    }
+
+    /// Notes what a proxy has in a newer state than this replica. What the replica has caught up with by now is pending.
+    fn keep(&mut self, id: u64, newer: Newer) {
+        let Some(stream) = self.streams.get_mut(&id) else { return };
+        stream.pending.extend(newer.kept().cloned());
+        stream.newer = newer;
+    }
+
+    /// What a proxy has counts as older from now on. Returns how much that is.
+    fn stop_keeping(&mut self, id: u64) -> usize {
+        let Some(stream) = self.streams.get_mut(&id) else { return 0 };
+        let kept = stream.newer.forget();
+        let count = kept.len();
+        stream.pending.extend(kept);
+        count
     }
 }
 
-/// What brings a proxy that holds `known` to `visible`.
-fn difference(mut known: HashMap<String, Version>, visible: Vec<(ResourceKey, Encoded)>) -> Transaction {
-    let mut upserted = visible;
-    upserted.retain(|(key, object)| known.remove(&key.to_string()) != Some(object.version));
-    let mut removed: Vec<String> = known.into_keys().collect();
-    removed.sort_unstable();
-    Transaction { upserted, removed, synced: true }
+impl Stream {
+    fn understands(&self, key: &ResourceKey) -> bool {
+        self.kinds.as_ref().is_none_or(|kinds| kinds.contains(key.kind()))
+    }
+
+    fn remove(&mut self, key: ResourceKey) {
+        if !self.unsupported.remove(&key) {
+            self.newer.remove(key);
+        }
+    }
+
+    /// What the proxy refuses, with what it would refuse if it were sent.
+    fn refused(&self, mut refused: BTreeMap<ResourceKey, String>) -> BTreeMap<ResourceKey, String> {
+        let unsupported = self.unsupported.iter();
+        refused.extend(unsupported.map(|key| {
+            let error = format!("unknown kind {:?}: this proxy is older than its control plane", key.kind());
+            (key.clone(), error)
+        }));
+        refused
+    }
 }
 
 enum Phase {
-    Waiting { version: String, known: HashMap<String, Version> },
+    Waiting(Greeting),
     Registered(u64),
 }
 
@@ -309,6 +447,8 @@ pub struct Subscription {
     identity: ProxyIdentity,
     wake: Arc<Notify>,
     phase: Phase,
+    /// Until when the proxy keeps what is newer; `None` where there is no such thing.
+    lag_ends: Option<Instant>,
 }
 
 impl fmt::Debug for Subscription {
@@ -323,21 +463,11 @@ impl Subscription {
     pub async fn next(&mut self) -> Transaction {
         loop {
             match &mut self.phase {
-                Phase::Waiting { version, known } => {
+                Phase::Waiting(greeting) => {
                     // An error means that the sender is gone; it lives in `self.hub`.
                     let _ = self.hub.synced.subscribe().wait_for(|synced| *synced).await;
-                    let stream = Stream {
-                        identity: self.identity.clone(),
-                        version: std::mem::take(version),
-                        pending: BTreeSet::new(),
-                        outstanding: true,
-                        wake: self.wake.clone(),
-                    };
-                    let known = std::mem::take(known);
-                    let (id, visible) = self.hub.state.lock().register(stream);
-                    self.phase = Phase::Registered(id);
-                    // Compared without the lock: what changes meanwhile is pending already.
-                    return difference(known, visible);
+                    let greeting = std::mem::take(greeting);
+                    return self.register(greeting);
                 }
                 Phase::Registered(id) => {
                     let taken = self.hub.state.lock().take(*id);
@@ -346,16 +476,59 @@ impl Subscription {
                     }
                 }
             }
-            self.wake.notified().await;
+            let Some(lag_ends) = self.lag_ends else {
+                self.wake.notified().await;
+                continue;
+            };
+            tokio::select! {
+                () = self.wake.notified() => {}
+                () = sleep_until(lag_ends) => self.stop_keeping(),
+            }
+        }
+    }
+
+    /// Adds the stream. Returns the first transaction.
+    fn register(&mut self, greeting: Greeting) -> Transaction {
+        let stream = Stream {
+            identity: self.identity.clone(),
+            version: greeting.version,
+            kinds: Some(greeting.kinds).filter(|kinds| !kinds.is_empty()),
+            pending: BTreeSet::new(),
+            unsupported: BTreeSet::new(),
+            newer: Newer::default(),
+            outstanding: true,
+            wake: self.wake.clone(),
+        };
+        let (id, visible) = self.hub.state.lock().register(stream);
+        self.phase = Phase::Registered(id);
+        // Compared without the lock: what changes meanwhile is pending already.
+        let (transaction, newer) = compare(greeting.known, visible);
+        if !newer.is_empty() {
+            let (gateway, pod) = (&self.identity.gateway, &self.identity.pod);
+            tracing::info!(%gateway, %pod, objects = newer.kept().count(), "proxy keeps what is newer than here");
+            self.hub.state.lock().keep(id, newer);
+            self.lag_ends = Some(Instant::now() + LAG_LIMIT);
+        }
+        transaction
+    }
+
+    fn stop_keeping(&mut self) {
+        self.lag_ends = None;
+        let Phase::Registered(id) = self.phase else { return };
+        let objects = self.hub.state.lock().stop_keeping(id);
+        if objects > 0 {
+            let (gateway, pod) = (&self.identity.gateway, &self.identity.pod);
+            tracing::warn!(%gateway, %pod, objects, "proxy is taken back to what is here, as nothing newer has come");
         }
     }
 
     /// The proxy has applied the transaction; at present it refuses exactly `refused`.
-    pub fn acknowledge(&mut self, refused: BTreeMap<ResourceKey, String>) {
+    pub fn acknowledge(&mut self, mut refused: BTreeMap<ResourceKey, String>) {
         let Phase::Registered(id) = self.phase else { return };
         let mut state = self.hub.state.lock();
         if let Some(stream) = state.streams.get_mut(&id) {
             stream.outstanding = false;
+            refused = stream.refused(refused);
         }
         state.verdicts.acknowledge(&self.identity, id, refused);
         self.hub.publish_reports(&state);

@@ -5,12 +5,15 @@ use std::{io, sync::Arc, time::Duration};
 use futures::{Stream, StreamExt as _};
 use kit_process::drain::Drain;
 use rustls::{ServerConfig, server::ResolvesServerCert};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::transport::Server;
 
-use super::{Authenticator, DiscoveryService};
+use super::{
+    Authenticator, DiscoveryService,
+    admission::{Admission, Admitted},
+};
 use crate::{KEEP_ALIVE_INTERVAL, KEEP_ALIVE_TIMEOUT};
 
 /// TLS handshakes at one moment; further connections wait.
@@ -53,7 +56,7 @@ pub async fn serve<A: Authenticator>(
         .with_cert_resolver(resolver);
     config.alpn_protocols = vec![b"h2".to_vec()];
     let acceptor = TlsAcceptor::from(Arc::new(config));
-    let incoming = connections(listener)
+    let incoming = connections(listener, service.admission())
         .map(move |stream| handshake(acceptor.clone(), stream))
         .buffer_unordered(HANDSHAKES)
         .filter_map(std::future::ready);
@@ -68,11 +71,12 @@ pub async fn serve_plain<A: Authenticator>(
     service: DiscoveryService<A>,
     drain: Drain,
 ) -> Result<(), ServeError> {
-    run(connections(listener).map(Ok::<_, io::Error>), service, drain).await
+    let incoming = connections(listener, service.admission());
+    run(incoming.map(Ok::<_, io::Error>), service, drain).await
 }
 
-fn connections(listener: TcpListener) -> impl Stream<Item = TcpStream> {
-    TcpListenerStream::new(listener).filter_map(|accepted| async {
+fn connections(listener: TcpListener, admission: Admission) -> impl Stream<Item = Admitted> {
+    let accepted = TcpListenerStream::new(listener).filter_map(|accepted| async {
         match accepted {
             Ok(stream) => {
                 // Updates are small and wanted at once. Where it fails the connection works all the same.
@@ -85,10 +89,11 @@ fn connections(listener: TcpListener) -> impl Stream<Item = TcpStream> {
                 None
             }
         }
-    })
+    });
+    accepted.filter_map(move |stream| std::future::ready(admission.admit(stream)))
 }
 
-async fn handshake(acceptor: TlsAcceptor, stream: TcpStream) -> Option<TlsStream<TcpStream>> {
+async fn handshake(acceptor: TlsAcceptor, stream: Admitted) -> Option<TlsStream<Admitted>> {
     match tokio::time::timeout(HANDSHAKE_LIMIT, acceptor.accept(stream)).await {
         Ok(Ok(stream)) => Some(stream),
         Ok(Err(error)) => {

@@ -8,15 +8,18 @@ use std::{
 };
 
 use bytes::Bytes;
-use control_plane_model::{GatewayKey, ResourceKey};
+use control_plane_model::{GatewayKey, ResourceKey, Revision};
 use futures::{Stream, stream};
 use kit_process::drain::Drain;
 use tokio::time::{Instant, sleep_until, timeout};
 use tonic::{Request, Response, Status, Streaming, metadata::MetadataMap};
 
-use super::{AuthenticationError, Authenticator, Hub, ProxyIdentity, Subscription, Transaction};
+use super::{
+    AuthenticationError, Authenticator, Greeting, Hub, KnownObject, ProxyIdentity, Subscription, Transaction,
+    admission::Admission,
+};
 use crate::{
-    MESSAGE_LIMIT, PART_SIZE, Version,
+    ERROR_LIMIT, KEY_LIMIT, MESSAGE_LIMIT, PART_SIZE, REFUSALS_LIMIT, Version,
     proto::{self, discovery_server, proxy_message::Message},
 };
 
@@ -29,8 +32,14 @@ const ACK_LIMIT: Duration = Duration::from_mins(1);
 /// How long a stream lives before the proxy has to show its token again, before jitter of a fifth either way.
 const MAX_AGE: Duration = Duration::from_mins(30);
 
-/// How many objects a proxy may say that it has.
-const KNOWN_LIMIT: usize = 1_000_000;
+/// Memory that what a proxy says that it has may take, bytes: some 500,000 objects, more than any Gateway has.
+const KNOWN_LIMIT: usize = 64 << 20;
+
+/// What one object that a proxy has costs beside its key, bytes.
+const KNOWN_COST: usize = 64;
+
+/// Proxies that may be connected at one time, with what else opens connections to the port.
+const CONNECTION_LIMIT: usize = 8192;
 
 /// Serves the configuration of a [`Hub`] to proxies that an [`Authenticator`] knows.
 #[derive(Debug)]
@@ -39,12 +48,14 @@ pub struct DiscoveryService<A> {
     authenticator: Arc<A>,
     drain: Drain,
     max_age: Duration,
+    connection_limit: usize,
 }
 
 impl<A: Authenticator> DiscoveryService<A> {
     /// Serves `hub` until `drain`, which ends every stream, so that proxies go to another replica.
     pub fn new(hub: Hub, authenticator: A, drain: Drain) -> Self {
-        Self { hub, authenticator: Arc::new(authenticator), drain, max_age: MAX_AGE }
+        let (max_age, connection_limit) = (MAX_AGE, CONNECTION_LIMIT);
+        Self { hub, authenticator: Arc::new(authenticator), drain, max_age, connection_limit }
     }
 
     /// How long a stream lives before its proxy has to show its token again; 30 minutes unless set. Each stream's own age
@@ -52,6 +63,17 @@ impl<A: Authenticator> DiscoveryService<A> {
     pub fn with_max_age(mut self, age: Duration) -> Self {
         self.max_age = age;
         self
+    }
+
+    /// How many connections may be open at one time; 8192 unless set. Those beyond it are closed at once.
+    pub fn with_connection_limit(mut self, limit: usize) -> Self {
+        self.connection_limit = limit;
+        self
+    }
+
+    /// What lets connections in.
+    pub(super) fn admission(&self) -> Admission {
+        Admission::new(self.hub.clone(), self.connection_limit)
     }
 
     /// The tonic service, with the message limits set.
@@ -87,8 +109,8 @@ impl<A: Authenticator> discovery_server::Discovery for DiscoveryService<A> {
             tracing::warn!(error = status.message(), "proxy refused");
         })?;
         let mut messages = request.into_inner();
-        let greeting = timeout(GREETING_LIMIT, greet(&mut messages, &identity));
-        let (hello, known) = greeting.await.map_err(|_| Status::deadline_exceeded("no Hello, or no last Known"))??;
+        let greeted = timeout(GREETING_LIMIT, greet(&mut messages, &identity));
+        let (hello, known) = greeted.await.map_err(|_| Status::deadline_exceeded("no Hello, or no last Known"))??;
         tracing::info!(
             gateway = %identity.gateway,
             pod = %identity.pod,
@@ -98,7 +120,7 @@ impl<A: Authenticator> discovery_server::Discovery for DiscoveryService<A> {
             "proxy subscribed"
         );
         let session = Session {
-            subscription: self.hub.subscribe(identity, hello.version, known),
+            subscription: self.hub.subscribe(identity, greeting(hello, known)),
             messages,
             drain: self.drain.clone(),
             expires: Instant::now() + self.max_age.mul_f64(rand::random_range(0.8..=1.2)),
@@ -117,7 +139,11 @@ impl<A: Authenticator> discovery_server::Discovery for DiscoveryService<A> {
     }
 }
 
-type Known = HashMap<String, Version>;
+fn greeting(hello: proto::Hello, known: Known) -> Greeting {
+    Greeting { version: hello.version, kinds: hello.kinds.into_iter().collect(), known }
+}
+
+type Known = HashMap<String, KnownObject>;
 
 /// Reads the Hello and what the proxy has; refuses another Gateway than the token's.
 async fn greet(
@@ -137,16 +163,22 @@ async fn greet(
         return Err(denied(&hello.gateway, &identity.gateway));
     }
     let mut known = Known::new();
+    let mut size = 0;
     loop {
         let Some(Message::Known(message)) = read(messages).await? else {
             return Err(Status::invalid_argument("a Hello is followed by Known messages, the last one marked"));
         };
         for object in message.resources {
+            if object.key.len() > KEY_LIMIT {
+                return Err(Status::invalid_argument(format!("a key is longer than {KEY_LIMIT} bytes")));
+            }
+            size += object.key.len() + KNOWN_COST;
+            if size > KNOWN_LIMIT {
+                return Err(Status::resource_exhausted("more objects than any Gateway has"));
+            }
             // A version that is none is one that is not known: the object is sent again.
-            known.insert(object.key, Version::from_bytes(&object.version).unwrap_or_else(Version::none));
-        }
-        if known.len() > KNOWN_LIMIT {
-            return Err(Status::resource_exhausted("more objects than any Gateway has"));
+            let version = Version::from_bytes(&object.version).unwrap_or_else(Version::none);
+            known.insert(object.key, KnownObject { version, revision: Revision(object.revision) });
         }
         if message.last {
             return Ok((hello, known));
@@ -207,16 +239,25 @@ impl Session {
             return Err(Status::invalid_argument(format!("nonce {} is not the one that waits for an Ack", ack.nonce)));
         }
         self.outstanding = None;
-        let mut refused = BTreeMap::new();
-        for refusal in ack.refused {
-            match refusal.key.parse::<ResourceKey>() {
-                Ok(key) => drop(refused.insert(key, refusal.error)),
-                Err(error) => tracing::warn!(%error, "a proxy refuses what this version does not know"),
-            }
-        }
-        self.subscription.acknowledge(refused);
+        self.subscription.acknowledge(refusals(ack.refused));
         Ok(())
     }
+}
+
+/// What an Ack says, within the limits that our own proxies keep: it is stored, logged, and ends in statuses.
+fn refusals(refused: Vec<proto::Refusal>) -> BTreeMap<ResourceKey, String> {
+    if refused.len() > REFUSALS_LIMIT {
+        tracing::warn!(refused = refused.len(), taken = REFUSALS_LIMIT, "a proxy refuses too many objects to report");
+    }
+    let mut taken = BTreeMap::new();
+    for refusal in refused.into_iter().take(REFUSALS_LIMIT) {
+        let key = Some(&refusal.key).filter(|key| key.len() <= KEY_LIMIT).and_then(|key| key.parse().ok());
+        match key {
+            Some(key) => drop(taken.insert(key, refusal.error.chars().take(ERROR_LIMIT).collect())),
+            None => tracing::warn!(key.length = refusal.key.len(), "a proxy refuses what this version does not know"),
+        }
+    }
+    taken
 }
 
 /// Cuts a transaction into messages of some [`PART_SIZE`].
@@ -235,7 +276,8 @@ fn split(transaction: Transaction, nonce: &mut u64) -> VecDeque<proto::Update> {
         let key = key.to_string();
         grow(&mut part, key.len() + object.body.len());
         let version = Bytes::copy_from_slice(object.version.as_bytes());
-        part.upserted.push(proto::Resource { key, version, body: object.body });
+        let revision = object.revision.0;
+        part.upserted.push(proto::Resource { key, version, body: object.body, revision });
     }
     for key in transaction.removed {
         grow(&mut part, key.len());

@@ -15,6 +15,7 @@ fn wire(object: &Resource) -> proto::Resource {
         key: object.key().to_string(),
         version: Bytes::copy_from_slice(encoded.version.as_bytes()),
         body: encoded.body,
+        revision: 0,
     }
 }
 
@@ -140,6 +141,26 @@ async fn a_reconnect_says_which_versions_are_there() {
     drop(stream);
     let (.., known) = plane.accept().await;
     assert_eq!(known.len(), 4, "what is removed is not known");
+}
+
+#[tokio::test]
+async fn a_reconnect_says_how_new_each_object_is() {
+    let mut plane = FakePlane::start().await;
+    let proxy = Proxy::start(plane.address);
+    let (mut stream, ..) = plane.accept().await;
+    let mut first = update(1, &edge());
+    // The last one comes from a control plane that says nothing of it.
+    for (index, object) in first.upserted.iter_mut().rev().enumerate() {
+        object.revision = index as u64;
+    }
+    stream.send(first).await;
+    stream.ack().await;
+    drop(stream);
+    let (_stream, revisions) = plane.accept_revisions().await;
+    let expected =
+        edge().iter().rev().enumerate().map(|(index, object)| (object.key().to_string(), index as u64)).collect();
+    assert_eq!(revisions, expected);
+    drop(proxy);
 }
 
 #[tokio::test]

@@ -75,16 +75,29 @@ pub struct Plane {
 
 impl Plane {
     pub async fn start(hub: &Hub) -> Self {
-        Self::start_at(hub, "127.0.0.1:0".parse().unwrap(), Duration::from_mins(30)).await
+        Self::start_with(hub, |service| service).await
+    }
+
+    /// With another limit.
+    pub async fn start_with(hub: &Hub, set: impl FnOnce(DiscoveryService<Tokens>) -> DiscoveryService<Tokens>) -> Self {
+        Self::listen(hub, "127.0.0.1:0".parse().unwrap(), set).await
     }
 
     pub async fn start_at(hub: &Hub, address: SocketAddr, max_age: Duration) -> Self {
+        Self::listen(hub, address, |service| service.with_max_age(max_age)).await
+    }
+
+    async fn listen(
+        hub: &Hub,
+        address: SocketAddr,
+        set: impl FnOnce(DiscoveryService<Tokens>) -> DiscoveryService<Tokens>,
+    ) -> Self {
         let listener = TcpListener::bind(address).await.unwrap();
         let address = listener.local_addr().unwrap();
         let (trigger, drain) = drain::channel();
         let tasks = Tasks::new(drain.clone());
         let tokens = Tokens::default();
-        let service = DiscoveryService::new(hub.clone(), tokens.clone(), drain.clone()).with_max_age(max_age);
+        let service = set(DiscoveryService::new(hub.clone(), tokens.clone(), drain.clone()));
         tasks.spawn("plane", async move { server::serve_plain(listener, service, drain).await.unwrap() });
         Self { address, tokens, trigger, tasks }
     }
@@ -100,7 +113,6 @@ impl Plane {
 pub struct Recorder {
     pub held: Mutex<Snapshot>,
     pub deltas: Mutex<Vec<Delta>>,
-    pub last_delta_at: Mutex<Option<Instant>>,
     pub connections: Mutex<Vec<Connection>>,
     pub synced: AtomicUsize,
     pub refuse: Mutex<BTreeMap<ResourceKey, String>>,
@@ -110,7 +122,6 @@ pub struct Recorder {
 
 impl DeltaSink for Recorder {
     async fn apply(&self, delta: Delta) -> Vec<Refused> {
-        *self.last_delta_at.lock().unwrap() = Some(Instant::now());
         self.gate.acquire().await.unwrap().forget();
         let refuse = self.refuse.lock().unwrap().clone();
         let mut taken = delta.clone();
@@ -161,7 +172,6 @@ impl Proxy {
         let sink = Arc::new(Recorder {
             held: Mutex::default(),
             deltas: Mutex::default(),
-            last_delta_at: Mutex::default(),
             connections: Mutex::default(),
             synced: AtomicUsize::new(0),
             refuse: Mutex::default(),
@@ -187,10 +197,6 @@ impl Proxy {
 
     pub fn deltas_count(&self) -> usize {
         self.sink.deltas.lock().unwrap().len()
-    }
-
-    pub fn last_delta_at(&self) -> Instant {
-        self.sink.last_delta_at.lock().unwrap().unwrap()
     }
 
     /// Errors of lost streams so far.
@@ -265,12 +271,23 @@ impl FakePlane {
 
     /// The next stream, with what its proxy said first.
     pub async fn accept(&mut self) -> (FakeStream, proto::Hello, HashMap<String, Vec<u8>>) {
+        let (stream, hello, known) = self.greeted().await;
+        (stream, hello, known.into_iter().map(|known| (known.key, known.version.to_vec())).collect())
+    }
+
+    /// The next stream, with how new its proxy said its objects are.
+    pub async fn accept_revisions(&mut self) -> (FakeStream, HashMap<String, u64>) {
+        let (stream, _, known) = self.greeted().await;
+        (stream, known.into_iter().map(|known| (known.key, known.revision)).collect())
+    }
+
+    async fn greeted(&mut self) -> (FakeStream, proto::Hello, Vec<proto::KnownResource>) {
         let mut stream = self.streams.recv().await.unwrap();
         let Some(Message::Hello(hello)) = stream.read().await else { panic!("no Hello") };
-        let mut known = HashMap::new();
+        let mut known = Vec::new();
         loop {
             let Some(Message::Known(part)) = stream.read().await else { panic!("no Known") };
-            known.extend(part.resources.into_iter().map(|known| (known.key, known.version.to_vec())));
+            known.extend(part.resources);
             if part.last {
                 return (stream, hello, known);
             }
@@ -306,7 +323,7 @@ impl FakeProxy {
     pub async fn open(address: SocketAddr, authorization: Option<&str>, first: Vec<Message>) -> Result<Self, Status> {
         let channel = Channel::from_shared(format!("http://{address}")).unwrap().connect().await.unwrap();
         let mut client = proto::discovery_client::DiscoveryClient::new(channel);
-        let (messages, receiver) = mpsc::channel(16);
+        let (messages, receiver) = mpsc::channel(first.len() + 16);
         for message in first {
             messages.try_send(proto::ProxyMessage { message: Some(message) }).unwrap();
         }

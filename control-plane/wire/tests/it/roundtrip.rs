@@ -66,6 +66,7 @@ fn a_private_key_is_never_printed() {
         key: certificate.key().to_string(),
         version: encoded.version.as_bytes().to_vec().into(),
         body: encoded.body.clone(),
+        revision: 0,
     };
     let update = proto::Update { upserted: vec![wire], ..proto::Update::default() };
     let transaction = control_plane_wire::server::Transaction {

@@ -8,10 +8,11 @@ use control_plane_wire::{
     proto::{self, proxy_message::Message},
 };
 use prost::Message as _;
+use tokio::{io::AsyncReadExt as _, net::TcpStream};
 use tonic::Code;
 
 use crate::{
-    harness::{FakeProxy, Plane, eventually, hello},
+    harness::{FakeProxy, Plane, Proxy, eventually, hello},
     objects::*,
 };
 
@@ -45,6 +46,57 @@ async fn a_greeting_in_the_wrong_order_is_refused() {
         let refused = FakeProxy::open(plane.address, Some("Bearer edge"), first).await.err().unwrap();
         assert_eq!(refused.code(), Code::InvalidArgument);
     }
+}
+
+#[tokio::test]
+async fn a_greeting_that_takes_too_much_memory_is_refused() {
+    let hub = hub(edge());
+    let plane = Plane::start(&hub).await;
+    let part = |resources| Message::Known(proto::Known { resources, last: false });
+    let object = |key: String| proto::KnownResource { key, ..proto::KnownResource::default() };
+
+    let first = vec![hello("edge"), part(vec![object("k".repeat(1025))])];
+    let refused = FakeProxy::open(plane.address, Some("Bearer edge"), first).await.err().unwrap();
+    assert_eq!(refused.code(), Code::InvalidArgument);
+
+    // 70 messages of a MiB; the same keys again and again count as others do.
+    let keys: Vec<_> = (0..1000).map(|index| object(format!("{index:01000}"))).collect();
+    let first = std::iter::once(hello("edge")).chain((0..70).map(|_| part(keys.clone()))).collect();
+    let refused = FakeProxy::open(plane.address, Some("Bearer edge"), first).await.err().unwrap();
+    assert_eq!(refused.code(), Code::ResourceExhausted);
+}
+
+#[tokio::test]
+async fn a_report_stays_small_whatever_a_proxy_says() {
+    let hub = hub(edge());
+    let plane = Plane::start(&hub).await;
+    let mut reports = hub.reports();
+    let mut proxy = FakeProxy::greet(plane.address).await;
+    proxy.updates.message().await.unwrap().unwrap();
+    let refusal = |index: u32| {
+        let key = format!("route/http/shop/r{index}");
+        proto::Refusal { key, error: "é".repeat(500) }
+    };
+    let refused = (0..3000).map(refusal).collect();
+    let ack = Some(Message::Ack(proto::Ack { nonce: 1, refused }));
+    proxy.messages.send(proto::ProxyMessage { message: ack }).await.unwrap();
+    let report = reports.next().await;
+    assert_eq!(report.refused.len(), 2000);
+    assert!(report.refused.values().all(|error| error.chars().count() == 300));
+}
+
+#[tokio::test]
+async fn connections_beyond_the_limit_are_closed_and_counted_until_one_ends() {
+    let hub = hub(edge());
+    let plane = Plane::start_with(&hub, |service| service.with_connection_limit(1)).await;
+    let first = FakeProxy::greet(plane.address).await;
+    assert_eq!(hub.refused_connections(), 0);
+    let mut beyond = TcpStream::connect(plane.address).await.unwrap();
+    assert_eq!(beyond.read(&mut [0]).await.unwrap(), 0, "closed");
+    assert_eq!(hub.refused_connections(), 1);
+    drop(first);
+    let proxy = Proxy::start(plane.address);
+    proxy.synced(1).await;
 }
 
 #[tokio::test]

@@ -4,10 +4,7 @@ use std::{collections::BTreeMap, sync::atomic::Ordering, time::Duration};
 
 use control_plane_model::*;
 use control_plane_wire::{Connection, Hub};
-use tokio::{
-    net::{TcpListener, TcpStream},
-    time::Instant,
-};
+use tokio::net::{TcpListener, TcpStream};
 
 use crate::{
     harness::{DEADLINE, Plane, Proxy, eventually},
@@ -321,7 +318,7 @@ async fn a_change_reaches_100_proxies() {
 }
 
 #[tokio::test]
-async fn a_changed_route_among_5000_arrives_at_once() {
+async fn a_changed_route_among_5000_arrives_alone() {
     let names: Vec<String> = (0..5000).map(|index| format!("route-{index}")).collect();
     let mut objects = edge();
     for name in &names {
@@ -331,16 +328,13 @@ async fn a_changed_route_among_5000_arrives_at_once() {
     let plane = Plane::start(&hub).await;
     let proxy = Proxy::start(plane.address);
     proxy.synced(1).await;
-    let mut times = Vec::new();
-    for created in 1..=51 {
-        let start = Instant::now();
-        hub.publish(&upsert(vec![route(&names[2500], &["edge"], &[&names[2500]], created)]));
+    for created in 1..=10 {
+        let changed = route(&names[2500], &["edge"], &[&names[2500]], created);
+        hub.publish(&upsert(vec![changed.clone()]));
         let count = usize::try_from(created).unwrap() + 1;
         eventually("the change has arrived", || proxy.deltas_count() == count).await;
-        times.push(proxy.last_delta_at() - start);
+        assert_eq!(proxy.deltas().last(), Some(&upsert(vec![changed])));
     }
-    times.sort();
-    assert!(times[25] < Duration::from_millis(20), "median {:?}", times[25]);
 }
 
 #[tokio::test]
