@@ -259,8 +259,8 @@ mod tests {
             given_back.send(()).unwrap();
         });
         tasks.spawn("controller", async { panic!("as planned") });
-        let ended = until_end(&tasks, &trigger, &drain).await;
-        assert!(matches!(ended, Err(RunError::Failed { task: "controller" })), "{ended:?}");
+        let ended = tokio::time::timeout(DRAIN_LIMIT, until_end(&tasks, &trigger, &drain)).await;
+        assert!(matches!(ended, Ok(Err(RunError::Failed { task: "controller" }))), "{ended:?}");
         assert!(lease.await.is_ok());
     }
 
