@@ -51,7 +51,7 @@ pub(crate) struct ClassState {
 
 /// What makes a Gateway ours.
 enum Class {
-    Ours(ClassState),
+    Ours(Box<ClassState>),
     /// Its class is gone while proxies of ours run for it. A class may be deleted by mistake, or for a moment by a tool that
     /// makes it anew, and all its Gateways would be down at once: they go on until the class names another controller.
     /// The provisioner's objects tell that the Gateway was ours, so that nothing has to be remembered.
@@ -101,10 +101,13 @@ impl Topology {
     fn class_of(&self, key: &GatewayKey, gateway: &Gateway, inputs: &Inputs, options: &Options) -> Option<Class> {
         if options.mode == Mode::Standalone && inputs.classes.is_empty() {
             let accepted = Condition::yes("Accepted", "Accepted");
-            return Some(Class::Ours(ClassState { generation: 0, accepted, settings: GatewayConfigSpec::default() }));
+            let settings = GatewayConfigSpec::default();
+            return Some(Class::Ours(Box::new(ClassState { generation: 0, accepted, settings })));
         }
         let ours = self.classes.get(&ObjectName::new("", gateway.spec.gateway_class_name.as_str()));
-        ours.cloned().map(Class::Ours).or_else(|| inputs.is_orphaned(key).then_some(Class::Missing))
+        ours.cloned()
+            .map(|class| Class::Ours(Box::new(class)))
+            .or_else(|| inputs.is_orphaned(key).then_some(Class::Missing))
     }
 
     /// Every listener, of Gateways and of ListenerSets.

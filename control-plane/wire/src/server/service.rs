@@ -252,9 +252,10 @@ fn refusals(refused: Vec<proto::Refusal>) -> BTreeMap<ResourceKey, String> {
     let mut taken = BTreeMap::new();
     for refusal in refused.into_iter().take(REFUSALS_LIMIT) {
         let key = Some(&refusal.key).filter(|key| key.len() <= KEY_LIMIT).and_then(|key| key.parse().ok());
-        match key {
-            Some(key) => drop(taken.insert(key, refusal.error.chars().take(ERROR_LIMIT).collect())),
-            None => tracing::warn!(key.length = refusal.key.len(), "a proxy refuses what this version does not know"),
+        if let Some(key) = key {
+            taken.insert(key, refusal.error.chars().take(ERROR_LIMIT).collect());
+        } else {
+            tracing::warn!(key.length = refusal.key.len(), "a proxy refuses what this version does not know");
         }
     }
     taken

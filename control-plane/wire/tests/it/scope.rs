@@ -338,7 +338,9 @@ fn publish_at(hub: &Hub, revision: u64, objects: Vec<Resource>) {
 /// A proxy of `edge` that comes from another replica with these objects, all of this revision.
 fn coming_with(hub: &Hub, revision: u64, objects: &[Resource]) -> Mirror {
     let mut known = known(objects);
-    known.values_mut().for_each(|object| object.revision = Revision(revision));
+    for object in known.values_mut() {
+        object.revision = Revision(revision);
+    }
     let greeting = Greeting { known, ..Greeting::default() };
     let subscription = hub.subscribe(identity("edge"), greeting);
     let mut mirror = Mirror { subscription, held: Snapshot::default() };
