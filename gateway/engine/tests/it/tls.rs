@@ -75,9 +75,18 @@ async fn two_listeners() -> Proxy {
 
 /// A handshake that takes any certificate, which the caller then looks at.
 async fn handshake(proxy: &Proxy, name: &str, protocol: &[u8]) -> std::io::Result<TlsStream<tokio::net::TcpStream>> {
+    handshake_with(proxy, name, protocol, rustls::DEFAULT_VERSIONS).await
+}
+
+async fn handshake_with(
+    proxy: &Proxy,
+    name: &str,
+    protocol: &[u8],
+    versions: &[&'static rustls::SupportedProtocolVersion],
+) -> std::io::Result<TlsStream<tokio::net::TcpStream>> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let mut config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
+        .with_protocol_versions(versions)
         .unwrap()
         .with_root_certificates(RootCertStore::empty())
         .with_no_client_auth();
@@ -110,6 +119,14 @@ async fn the_server_name_chooses_listener_and_certificate() {
     assert_eq!(get(&proxy, "a.test", "a.test").await.body(), "secret");
     assert_eq!(get(&proxy, "x.b.test", "x.b.test").await.body(), "secret");
     assert!(handshake(&proxy, "c.test", b"h2").await.is_err(), "no listener serves this name");
+}
+
+#[tokio::test]
+async fn a_client_without_tls_1_3_is_refused() {
+    let proxy = two_listeners().await;
+    let error = handshake_with(&proxy, "a.test", b"h2", &[&rustls::version::TLS12]).await.unwrap_err();
+    let alert = error.get_ref().and_then(|source| source.downcast_ref());
+    assert_eq!(alert, Some(&rustls::Error::AlertReceived(rustls::AlertDescription::ProtocolVersion)));
 }
 
 #[tokio::test]
