@@ -22,6 +22,8 @@ pub const FIELD_MANAGER: &str = "nebula";
 pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 /// Value of [`MANAGED_BY`].
 pub const MANAGER: &str = "nebula";
+/// Label that tells which control plane made an object, where a cluster has several.
+pub const CONTROLLER: &str = "nebula.dev/controller";
 
 /// The API server as kubectl finds it, and then the pod's ServiceAccount.
 ///

@@ -50,7 +50,7 @@ use crate::{
     events::Events,
     lease::{Elector, Leadership},
     metrics::{Metrics, ProxyCount},
-    provisioner::{Observed, Orders, Provisioner, ProxyDefaults},
+    provisioner::{Observed, Orders, Provisioner, ProxyDefaults, names::controller_label},
     reports::Exchange,
     status::{Board, Writer},
     watch::Input,
@@ -211,12 +211,17 @@ impl Replica {
 
     fn start_provisioner(&self, orders: Orders, events: Events, sink: &mpsc::Sender<Input>) {
         let observed = Arc::new(Observed::default());
-        let defaults =
-            ProxyDefaults { image: self.settings.gateway_image.clone(), discovery: self.settings.discovery_endpoint() };
-        let client = self.client.clone();
-        let provisioner = Provisioner::new(client, defaults, orders, observed.clone(), events, self.metrics.clone());
+        let controller = controller_label(&self.settings.controller_name);
+        let defaults = ProxyDefaults {
+            image: self.settings.gateway_image.clone(),
+            discovery: self.settings.discovery_endpoint(),
+            controller: controller.clone(),
+        };
+        let outlets = provisioner::Outlets { events, metrics: self.metrics.clone(), changes: sink.clone() };
+        let provisioner = Provisioner::new(self.client.clone(), defaults, orders, observed.clone(), outlets);
         self.tasks.spawn("provisioner", provisioner.run(self.drain.clone()));
-        let watched = observed.watch(self.client.clone(), sink.clone(), self.metrics.watches.clone());
+        let (client, sink, metrics) = (self.client.clone(), sink.clone(), self.metrics.watches.clone());
+        let watched = async move { observed.watch(client, &controller, sink, metrics).await };
         let until = self.drain.clone();
         self.tasks.spawn("watch own objects", async move {
             tokio::select! {

@@ -3,54 +3,46 @@
 //! The leader alone applies, by server-side apply, so that fields which others own (an autoscaler's replicas, a cloud's
 //! annotations) stay theirs. Every object has its Gateway as owner, so the cluster removes it with the Gateway; what a
 //! Gateway that lives on no longer wants (it went to another class) is deleted here, but for the bundle, which is public.
-//! Invariant: nothing is applied or deleted before every watch has been read, as before that a Gateway may seem unwanted.
+//! Invariants: nothing is applied or deleted before every watch has been read, as before that a Gateway may seem unwanted.
+//! What is not the Gateway's own is neither changed nor deleted, and what another control plane made is left to that one.
 
+mod cluster;
 pub mod names;
 mod objects;
 mod observe;
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
-    fmt::Debug,
     hash::{DefaultHasher, Hash as _, Hasher as _},
     sync::Arc,
     time::Duration,
 };
 
 use control_plane_model::GatewayKey;
-use control_plane_translate::{Deployment as Wish, DeploymentSpec};
+use control_plane_translate::{Change, Deployment as Wish, DeploymentSpec};
 use futures::{StreamExt as _, stream};
-use k8s_openapi::{
-    NamespaceResourceScope,
-    api::{
-        apps::v1::Deployment,
-        core::v1::{Service, ServiceAccount},
-    },
-};
 use kit_process::drain::Drain;
-use kube::{
-    Api, Client, Resource,
-    api::{DeleteParams, Patch, PatchParams},
+use kube::Client;
+use serde::Serialize;
+use tokio::{
+    sync::{mpsc, watch},
+    time::Instant,
 };
-use serde::{Serialize, de::DeserializeOwned};
-use tokio::sync::watch;
 
+use cluster::{Cluster, ProvisionError};
 pub use objects::ProxyDefaults;
 pub use observe::Observed;
 
-use crate::{
-    events::Events,
-    kubernetes::{FIELD_MANAGER, describe, is_status, limited},
-    lease::Leadership,
-    metrics::Metrics,
-};
+use crate::{events::Events, lease::Leadership, metrics::Metrics, watch::Input};
 
 /// What the translator wants to run; `None` until every watch has been read.
 pub type Wishes = Option<Arc<BTreeMap<GatewayKey, Wish>>>;
 
 /// Gateways that are worked on at the same time.
 const CONCURRENCY: usize = 4;
+/// How soon what failed is tried again; twice as long after each further failure, up to [`LONGEST_RETRY`].
 const RETRY: Duration = Duration::from_secs(2);
+const LONGEST_RETRY: Duration = Duration::from_mins(1);
 /// How often everything is applied again, against changes by hand that no watch tells.
 const RESYNC: Duration = Duration::from_mins(10);
 
@@ -64,18 +56,62 @@ pub struct Orders {
     pub leadership: Leadership,
 }
 
+/// Where the provisioner says what came of it.
+pub struct Outlets {
+    /// For the users of a Gateway.
+    pub events: Events,
+    /// For the operators of the control plane.
+    pub metrics: Metrics,
+    /// For the Gateway's status.
+    pub changes: mpsc::Sender<Input>,
+}
+
 /// Brings the cluster to what the translator wants.
 pub struct Provisioner {
-    client: Client,
+    cluster: Cluster,
     defaults: ProxyDefaults,
     orders: Orders,
     observed: Arc<Observed>,
-    events: Events,
-    metrics: Metrics,
-    /// Why a Gateway could not be provisioned last, so that the same is told once.
-    failures: HashMap<String, String>,
-    /// Hash of what was applied last, by Gateway and, for trust bundles, by namespace.
-    applied: HashMap<String, u64>,
+    outlets: Outlets,
+    /// How the last attempts went, by Gateway and, for trust bundles, by namespace.
+    attempts: HashMap<String, Attempt>,
+    next_resync: Instant,
+}
+
+/// What is remembered of the last attempts for one Gateway or bundle.
+#[derive(Debug, Default)]
+struct Attempt {
+    /// Hash of what was applied last, unless it has to be applied again.
+    applied: Option<u64>,
+    failure: Option<Failure>,
+}
+
+#[derive(Debug)]
+struct Failure {
+    /// Hash of what was to be applied.
+    hash: u64,
+    text: String,
+    /// How many times in a row.
+    times: u32,
+    retry_at: Instant,
+}
+
+impl Attempt {
+    fn is_due(&self, hash: u64, now: Instant) -> bool {
+        self.applied != Some(hash)
+            && self.failure.as_ref().is_none_or(|failure| failure.hash != hash || failure.retry_at <= now)
+    }
+
+    /// Notes a failure. Tells whether its text is a new one.
+    fn failed(&mut self, hash: u64, text: String) -> bool {
+        let last = self.failure.take();
+        let times = last.as_ref().map_or(0, |failure| failure.times);
+        let new = last.is_none_or(|failure| failure.text != text);
+        let wait = RETRY.saturating_mul(1 << times.min(5)).min(LONGEST_RETRY);
+        self.applied = None;
+        self.failure = Some(Failure { hash, text, times: times.saturating_add(1), retry_at: Instant::now() + wait });
+        new
+    }
 }
 
 impl Provisioner {
@@ -85,17 +121,17 @@ impl Provisioner {
         defaults: ProxyDefaults,
         orders: Orders,
         observed: Arc<Observed>,
-        events: Events,
-        metrics: Metrics,
+        outlets: Outlets,
     ) -> Self {
-        let (failures, applied) = (HashMap::new(), HashMap::new());
-        Self { client, defaults, orders, observed, events, metrics, failures, applied }
+        let cluster = Cluster::new(client, defaults.controller.clone());
+        let (attempts, next_resync) = (HashMap::new(), Instant::now() + RESYNC);
+        Self { cluster, defaults, orders, observed, outlets, attempts, next_resync }
     }
 
     /// Works until the drain. What runs keeps running.
     pub async fn run(mut self, drain: Drain) {
-        let mut wait = RESYNC;
         loop {
+            let next = self.next_retry().map_or(self.next_resync, |retry| retry.min(self.next_resync));
             let changed = async {
                 tokio::select! {
                     changed = self.orders.wishes.changed() => changed.is_ok(),
@@ -106,188 +142,168 @@ impl Provisioner {
             };
             tokio::select! {
                 alive = changed => if !alive { return },
-                () = tokio::time::sleep(wait) => if wait == RESYNC { self.applied.clear() },
+                () = tokio::time::sleep_until(next) => {}
                 () = drain.signaled() => return,
             }
             if !*self.orders.leadership.borrow_and_update() {
-                self.applied.clear();
+                // Another replica works on; what this one knows of its own attempts is worth nothing later.
+                self.attempts.clear();
                 continue;
             }
+            if self.next_resync <= Instant::now() {
+                self.attempts.values_mut().for_each(|attempt| attempt.applied = None);
+                self.next_resync = Instant::now() + RESYNC;
+            }
+            let mut leadership = self.orders.leadership.clone();
             tokio::select! {
-                complete = self.pass() => wait = if complete { RESYNC } else { RETRY },
+                () = self.pass() => {}
+                // The loop hears of it too, and forgets. An error means that the process is ending.
+                _ = leadership.wait_for(|leads| !leads) => {}
                 () = drain.signaled() => return,
             }
         }
     }
 
-    /// Applies and deletes whatever differs. Tells whether everything went well.
-    async fn pass(&mut self) -> bool {
+    fn next_retry(&self) -> Option<Instant> {
+        let failures = self.attempts.values().filter_map(|attempt| attempt.failure.as_ref());
+        failures.map(|failure| failure.retry_at).min()
+    }
+
+    /// Applies and deletes whatever differs.
+    async fn pass(&mut self) {
         let bundle = self.orders.bundle.borrow_and_update().clone();
         let wishes = self.orders.wishes.borrow_and_update().clone();
-        let Some(wishes) = wishes.filter(|_| !bundle.is_empty()) else { return true };
+        let Some(wishes) = wishes.filter(|_| !bundle.is_empty()) else { return };
         for gateway in self.observed.take_lost() {
-            self.applied.remove(&gateway.to_string());
+            self.attempts.remove(&gateway.to_string());
         }
-        self.forget_gone(&wishes);
-        let specs: Vec<&DeploymentSpec> = wishes
-            .values()
-            .filter_map(|wish| match wish {
-                Wish::Wanted(spec) => Some(spec.as_ref()),
-                Wish::Held => None,
-            })
-            .collect();
-        let trusted = self.trust(&bundle, &specs).await;
-        let applied = self.apply_gateways(&specs).await;
-        let removed = self.remove_unwanted(&wishes).await;
-        trusted && applied && removed
+        self.forget_gone(&wishes).await;
+        self.trust(&bundle, &wishes).await;
+        self.apply_gateways(&wishes).await;
+        self.remove_unwanted(&wishes).await;
     }
 
     /// Drops what is remembered of Gateways and namespaces that are no longer there.
-    fn forget_gone(&mut self, wishes: &BTreeMap<GatewayKey, Wish>) {
-        let keys = wishes.keys().flat_map(|gateway| [gateway.to_string(), bundle_key(&gateway.0.namespace)]);
+    async fn forget_gone(&mut self, wishes: &BTreeMap<GatewayKey, Wish>) {
+        let running = self.observed.gateways();
+        let keys = wishes.keys().chain(&running);
+        let keys = keys.flat_map(|gateway| [gateway.to_string(), bundle_key(&gateway.0.namespace)]);
         let keys: HashSet<String> = keys.collect();
-        self.applied.retain(|key, _| keys.contains(key));
-        self.failures.retain(|key, _| keys.contains(key));
+        self.attempts.retain(|key, _| keys.contains(key));
+        let changes = self.observed.forget_failures(|gateway| wishes.contains_key(gateway));
+        self.send(changes).await;
     }
 
-    /// Puts the bundle into each namespace that holds a Gateway.
-    async fn trust(&mut self, bundle: &str, specs: &[&DeploymentSpec]) -> bool {
-        let mut namespaces: BTreeMap<&str, Vec<&DeploymentSpec>> = BTreeMap::new();
-        for spec in specs {
-            namespaces.entry(&spec.gateway.0.namespace).or_default().push(spec);
+    /// Puts the bundle into each namespace in which proxies are to run, or do.
+    async fn trust(&mut self, bundle: &str, wishes: &BTreeMap<GatewayKey, Wish>) {
+        let running: HashSet<GatewayKey> = self.observed.gateways().into_iter().collect();
+        let mut namespaces: BTreeMap<&str, Vec<(&GatewayKey, &str)>> = BTreeMap::new();
+        for (gateway, wish) in wishes {
+            let uid = match wish {
+                Wish::Wanted(spec) => &spec.uid,
+                // Its proxies go on, through the next change of roots too.
+                Wish::Held { uid } if running.contains(gateway) => uid,
+                Wish::Held { .. } => continue,
+            };
+            namespaces.entry(&gateway.0.namespace).or_default().push((gateway, uid));
         }
-        let mut complete = true;
         for (namespace, gateways) in namespaces {
-            let wanted = objects::trust_bundle(namespace, bundle, &gateways);
+            let wanted = objects::trust_bundle(namespace, bundle, &gateways, &self.defaults);
             let key = bundle_key(namespace);
             let hash = hash(&wanted);
-            if self.applied.get(&key) == Some(&hash) {
-                continue;
-            }
-            if self.outcome(&key, apply(&self.client, namespace, &wanted).await) {
-                self.applied.insert(key, hash);
-            } else {
-                complete = false;
+            if self.attempt(&key).is_due(hash, Instant::now()) {
+                let outcome = self.cluster.apply_bundle(namespace, &wanted).await;
+                self.note(&key, hash, outcome);
             }
         }
-        complete
     }
 
-    async fn apply_gateways(&mut self, specs: &[&DeploymentSpec]) -> bool {
-        let wanted = specs.iter().map(|spec| (spec.gateway.to_string(), objects::objects(spec, &self.defaults), spec));
-        let changed: Vec<_> = wanted
-            .map(|(key, objects, spec)| {
-                let parts = (&objects.service_account, &objects.deployment, &objects.service);
-                let hash = hash(&parts);
-                (key, hash, objects, spec.gateway.clone(), spec.uid.clone())
-            })
-            .filter(|(key, hash, ..)| self.applied.get(key) != Some(hash))
-            .collect();
-        let client = &self.client;
-        let applied = stream::iter(changed).map(|(key, hash, objects, gateway, uid)| async move {
-            let outcome = apply_all(client, &gateway.0.namespace, &objects).await;
-            (key, hash, gateway, uid, outcome)
-        });
-        let outcomes: Vec<_> = applied.buffer_unordered(CONCURRENCY).collect().await;
-        let mut complete = true;
-        for (key, hash, gateway, uid, outcome) in outcomes {
-            match self.failure(&key, outcome) {
-                None => drop(self.applied.insert(key, hash)),
-                Some((why, new)) => {
-                    complete = false;
-                    if new {
-                        self.events.provisioning_failed(&gateway, &uid, &why);
-                    }
-                }
+    async fn apply_gateways(&mut self, wishes: &BTreeMap<GatewayKey, Wish>) {
+        let now = Instant::now();
+        let mut due = Vec::new();
+        for wish in wishes.values() {
+            let Wish::Wanted(spec) = wish else { continue };
+            let objects = objects::objects(spec, &self.defaults);
+            let hash = hash(&(&objects.service_account, &objects.deployment, &objects.service));
+            if self.attempt(&spec.gateway.to_string()).is_due(hash, now) {
+                due.push((spec.clone(), hash, objects));
             }
         }
-        complete
+        let cluster = &self.cluster;
+        let applied = stream::iter(due).map(|(spec, hash, objects)| async move {
+            let outcome = cluster.apply_all(&spec, &objects).await;
+            (spec, hash, outcome)
+        });
+        let outcomes: Vec<_> = applied.buffer_unordered(CONCURRENCY).collect().await;
+        for (spec, hash, outcome) in outcomes {
+            self.tell(&spec, hash, outcome).await;
+        }
+    }
+
+    /// Says on the Gateway what came of an attempt.
+    async fn tell(&mut self, spec: &DeploymentSpec, hash: u64, outcome: Result<(), ProvisionError>) {
+        let failure = outcome.as_ref().err().map(ToString::to_string);
+        let new = self.note(&spec.gateway.to_string(), hash, outcome);
+        if let Some(why) = failure.as_ref().filter(|_| new) {
+            self.outlets.events.provisioning_failed(&spec.gateway, &spec.uid, why);
+        }
+        if let Some(change) = self.observed.attempted(&spec.gateway, failure) {
+            self.send(vec![change]).await;
+        }
+    }
+
+    async fn send(&self, changes: Vec<Change>) {
+        if !changes.is_empty() {
+            let input = Input::Changes { changes, synced: None, received: Instant::now() };
+            // An error means that the controller has ended, because the process is ending.
+            let _ = self.outlets.changes.send(input).await;
+        }
     }
 
     /// Deletes what was made for Gateways that want nothing now.
-    async fn remove_unwanted(&mut self, wishes: &BTreeMap<GatewayKey, Wish>) -> bool {
-        let mut complete = true;
+    async fn remove_unwanted(&mut self, wishes: &BTreeMap<GatewayKey, Wish>) {
         for gateway in self.observed.gateways() {
-            if wishes.contains_key(&gateway) {
+            let key = gateway.to_string();
+            if wishes.contains_key(&gateway) || !self.attempt(&key).is_due(REMOVED, Instant::now()) {
                 continue;
             }
-            let outcome = remove(&self.client, &gateway).await;
-            complete &= self.outcome(&gateway.to_string(), outcome);
-            self.applied.remove(&gateway.to_string());
+            let outcome = self.cluster.remove(&gateway).await;
+            let removed = outcome.is_ok();
+            self.note(&key, REMOVED, outcome);
+            if removed {
+                tracing::info!(%gateway, "proxies of a gateway that is no longer ours removed");
+                self.attempts.remove(&key);
+            }
         }
-        complete
     }
 
-    /// Counts and logs an outcome; tells whether it is a success. The same failure of `what` is logged once.
-    fn outcome(&mut self, what: &str, outcome: kube::Result<()>) -> bool {
-        self.failure(what, outcome).is_none()
+    fn attempt(&mut self, key: &str) -> &mut Attempt {
+        self.attempts.entry(key.to_owned()).or_default()
     }
 
-    /// As [`Self::outcome`]; gives the failure's text, and whether it is a new one.
-    fn failure(&mut self, what: &str, outcome: kube::Result<()>) -> Option<(String, bool)> {
+    /// Counts, logs and remembers an outcome; the same failure is logged once. Tells whether it is a new failure.
+    fn note(&mut self, key: &str, hash: u64, outcome: Result<(), ProvisionError>) -> bool {
         let Err(error) = outcome else {
-            self.metrics.provision("applied");
-            self.failures.remove(what);
-            return None;
+            self.outlets.metrics.provision("applied");
+            *self.attempt(key) = Attempt { applied: Some(hash), failure: None };
+            return false;
         };
-        self.metrics.provision("failed");
-        let text = describe(&error);
-        let new = self.failures.insert(what.to_owned(), text.clone()).as_ref() != Some(&text);
+        self.outlets.metrics.provision("failed");
+        let text = error.to_string();
+        let new = self.attempt(key).failed(hash, text.clone());
         if new {
-            tracing::warn!(gateway = what, error = text, "gateway is not provisioned: trying again");
+            tracing::warn!(gateway = key, error = text, "gateway is not provisioned: trying again");
         }
-        Some((text, new))
+        new
     }
 }
+
+/// Stands for the hash of what is to be applied where everything is to be removed.
+const REMOVED: u64 = 0;
 
 /// What a namespace's trust bundle is remembered by. No Gateway's key ends so.
 fn bundle_key(namespace: &str) -> String {
     format!("{namespace}/")
-}
-
-async fn apply_all(client: &Client, namespace: &str, objects: &objects::Objects) -> kube::Result<()> {
-    apply(client, namespace, &objects.service_account).await?;
-    apply(client, namespace, &objects.deployment).await?;
-    match &objects.service {
-        Some(service) => apply(client, namespace, service).await,
-        None => match &objects.deployment.metadata.name {
-            Some(name) => delete::<Service>(client, namespace, name).await,
-            None => Ok(()),
-        },
-    }
-}
-
-async fn remove(client: &Client, gateway: &GatewayKey) -> kube::Result<()> {
-    let namespace = &gateway.0.namespace;
-    let name = names::resource_name(&gateway.0.name);
-    delete::<Service>(client, namespace, &name).await?;
-    delete::<Deployment>(client, namespace, &name).await?;
-    delete::<ServiceAccount>(client, namespace, &name).await?;
-    tracing::info!(%gateway, "proxies of a gateway that is no longer ours removed");
-    Ok(())
-}
-
-/// Server-side apply of one object, with our fields forced.
-async fn apply<K>(client: &Client, namespace: &str, object: &K) -> kube::Result<()>
-where
-    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + Serialize + DeserializeOwned,
-{
-    let api: Api<K> = Api::namespaced(client.clone(), namespace);
-    let name = object.meta().name.clone().unwrap_or_default();
-    let params = PatchParams::apply(FIELD_MANAGER).force();
-    limited(api.patch(&name, &params, &Patch::Apply(object))).await.map(drop)
-}
-
-async fn delete<K>(client: &Client, namespace: &str, name: &str) -> kube::Result<()>
-where
-    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned,
-{
-    let api: Api<K> = Api::namespaced(client.clone(), namespace);
-    match limited(api.delete(name, &DeleteParams::background())).await {
-        Ok(_) => Ok(()),
-        Err(error) if is_status(&error, 404) => Ok(()),
-        Err(error) => Err(error),
-    }
 }
 
 /// Equal for equal objects.
@@ -296,4 +312,24 @@ fn hash(object: &impl Serialize) -> u64 {
     // Our own plain data always serializes; an error would hash as the empty text, and the object be applied once.
     serde_json::to_string(object).unwrap_or_default().hash(&mut hasher);
     hasher.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_fails_is_tried_again_ever_more_rarely_and_at_once_when_it_is_another_thing() {
+        let mut attempt = Attempt::default();
+        let mut waits = Vec::new();
+        for _ in 0..7 {
+            attempt.failed(1, "no quota".to_owned());
+            waits.push((attempt.failure.as_ref().unwrap().retry_at - Instant::now()).as_secs());
+        }
+        assert_eq!(waits, [2, 4, 8, 16, 32, 60, 60]);
+        assert!(!attempt.is_due(1, Instant::now()));
+        assert!(attempt.is_due(2, Instant::now()));
+        assert!(attempt.is_due(1, Instant::now() + LONGEST_RETRY));
+        assert!(!attempt.failed(1, "no quota".to_owned()) && attempt.failed(1, "no node".to_owned()));
+    }
 }

@@ -37,6 +37,16 @@ pub fn label_value(gateway: &str) -> String {
     format!("{}_{}", stem.trim_end_matches(['-', '.']), hash(gateway))
 }
 
+/// The value of the label that tells which control plane made an object: one for each `spec.controllerName`.
+pub fn controller_label(controller_name: &str) -> String {
+    hash(controller_name)
+}
+
+/// Name of the ConfigMap with what the proxies of a namespace trust. Proxies of two control planes may share a namespace.
+pub fn bundle_name(controller_label: &str) -> String {
+    format!("nebula-ca-{controller_label}")
+}
+
 fn hash(text: &str) -> String {
     let digest = Sha256::digest(text.as_bytes());
     digest.iter().take(HASH / 2).fold(String::with_capacity(HASH), |mut hex, byte| {

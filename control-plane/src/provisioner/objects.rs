@@ -26,11 +26,11 @@ use k8s_openapi::{
 };
 use kube::api::ObjectMeta;
 
-use super::names::{label_value, resource_name};
+use super::names::{bundle_name, label_value, resource_name};
 use crate::{
     authenticate::AUDIENCE,
     ca,
-    kubernetes::{MANAGED_BY, MANAGER},
+    kubernetes::{CONTROLLER, MANAGED_BY, MANAGER},
 };
 
 /// Label that names the Gateway (GEP-1762).
@@ -51,6 +51,8 @@ pub struct ProxyDefaults {
     pub image: String,
     /// Where the control plane is: `https://host:port`.
     pub discovery: String,
+    /// Which control plane it is: [`super::names::controller_label`].
+    pub controller: String,
 }
 
 /// The objects of one Gateway, all of one name and namespace.
@@ -68,23 +70,28 @@ pub struct Objects {
 pub fn objects(spec: &DeploymentSpec, defaults: &ProxyDefaults) -> Objects {
     Objects {
         service_account: ServiceAccount {
-            metadata: metadata(spec, &BTreeMap::new()),
+            metadata: metadata(spec, defaults, &BTreeMap::new()),
             automount_service_account_token: Some(false),
             ..ServiceAccount::default()
         },
         deployment: deployment(spec, defaults),
-        service: (!spec.ports.is_empty()).then(|| service(spec)),
+        service: (!spec.ports.is_empty()).then(|| service(spec, defaults)),
     }
 }
 
-/// The bundle that proxies trust, for the namespace of `gateways`: it goes when the last of them does.
-pub fn trust_bundle(namespace: &str, bundle: &str, gateways: &[&DeploymentSpec]) -> ConfigMap {
+/// The bundle that proxies trust, for the namespace of `gateways` (each with its uid): it goes when the last of them does.
+pub fn trust_bundle(
+    namespace: &str,
+    bundle: &str,
+    gateways: &[(&GatewayKey, &str)],
+    defaults: &ProxyDefaults,
+) -> ConfigMap {
     ConfigMap {
         metadata: ObjectMeta {
-            name: Some(ca::NAME.to_owned()),
+            name: Some(bundle_name(&defaults.controller)),
             namespace: Some(namespace.to_owned()),
-            labels: Some([(MANAGED_BY.to_owned(), MANAGER.to_owned())].into()),
-            owner_references: Some(gateways.iter().filter_map(|spec| owner(spec, false)).collect()),
+            labels: Some(made_by(defaults)),
+            owner_references: Some(gateways.iter().filter_map(|(key, uid)| owner(key, uid, false)).collect()),
             ..ObjectMeta::default()
         },
         data: Some([(ca::BUNDLE_KEY.to_owned(), bundle.to_owned())].into()),
@@ -101,15 +108,19 @@ pub fn gateway_of(metadata: &ObjectMeta) -> Option<GatewayKey> {
     Some(GatewayKey(control_plane_model::ObjectName::new(namespace, owner.name.as_str())))
 }
 
-fn owner(spec: &DeploymentSpec, controller: bool) -> Option<OwnerReference> {
-    (!spec.uid.is_empty()).then(|| OwnerReference {
+fn owner(gateway: &GatewayKey, uid: &str, controller: bool) -> Option<OwnerReference> {
+    (!uid.is_empty()).then(|| OwnerReference {
         api_version: "gateway.networking.k8s.io/v1".to_owned(),
         kind: "Gateway".to_owned(),
-        name: spec.gateway.0.name.to_string(),
-        uid: spec.uid.clone(),
+        name: gateway.0.name.to_string(),
+        uid: uid.to_owned(),
         controller: controller.then_some(true),
         block_owner_deletion: None,
     })
+}
+
+fn made_by(defaults: &ProxyDefaults) -> BTreeMap<String, String> {
+    [(MANAGED_BY.to_owned(), MANAGER.to_owned()), (CONTROLLER.to_owned(), defaults.controller.clone())].into()
 }
 
 /// What selects the pods. Never changes for a Gateway: a Deployment's selector cannot.
@@ -118,26 +129,27 @@ fn selector(spec: &DeploymentSpec) -> BTreeMap<String, String> {
 }
 
 /// The user's labels with ours over them: a user cannot make the selector miss.
-fn labels(spec: &DeploymentSpec) -> BTreeMap<String, String> {
+fn labels(spec: &DeploymentSpec, defaults: &ProxyDefaults) -> BTreeMap<String, String> {
     let mut labels = spec.labels.clone();
+    labels.extend(made_by(defaults));
     labels.extend(selector(spec));
     labels
 }
 
-fn metadata(spec: &DeploymentSpec, annotations: &BTreeMap<String, String>) -> ObjectMeta {
+fn metadata(spec: &DeploymentSpec, defaults: &ProxyDefaults, annotations: &BTreeMap<String, String>) -> ObjectMeta {
     let mut all = annotations.clone();
     all.extend(spec.annotations.clone());
     ObjectMeta {
         name: Some(resource_name(&spec.gateway.0.name)),
         namespace: Some(spec.gateway.0.namespace.to_string()),
-        labels: Some(labels(spec)),
+        labels: Some(labels(spec, defaults)),
         annotations: (!all.is_empty()).then_some(all),
-        owner_references: Some(owner(spec, true).into_iter().collect()),
+        owner_references: Some(owner(&spec.gateway, &spec.uid, true).into_iter().collect()),
         ..ObjectMeta::default()
     }
 }
 
-fn service(spec: &DeploymentSpec) -> Service {
+fn service(spec: &DeploymentSpec, defaults: &ProxyDefaults) -> Service {
     let port = |port: &std::num::NonZeroU16| ServicePort {
         name: Some(format!("port-{port}")),
         port: i32::from(port.get()),
@@ -151,7 +163,7 @@ fn service(spec: &DeploymentSpec) -> Service {
         _ => None,
     };
     Service {
-        metadata: metadata(spec, &spec.settings.service.annotations),
+        metadata: metadata(spec, defaults, &spec.settings.service.annotations),
         spec: Some(ServiceSpec {
             type_: Some(kind.as_str().to_owned()),
             selector: Some(selector(spec)),
@@ -167,7 +179,7 @@ fn service(spec: &DeploymentSpec) -> Service {
 fn deployment(spec: &DeploymentSpec, defaults: &ProxyDefaults) -> Deployment {
     let annotations = (!spec.annotations.is_empty()).then(|| spec.annotations.clone());
     Deployment {
-        metadata: metadata(spec, &BTreeMap::new()),
+        metadata: metadata(spec, defaults, &BTreeMap::new()),
         spec: Some(DeploymentFields {
             // Absent, the API server starts with one and an autoscaler may own the field.
             replicas: spec.settings.replicas,
@@ -180,7 +192,11 @@ fn deployment(spec: &DeploymentSpec, defaults: &ProxyDefaults) -> Deployment {
                 }),
             }),
             template: PodTemplateSpec {
-                metadata: Some(ObjectMeta { labels: Some(labels(spec)), annotations, ..ObjectMeta::default() }),
+                metadata: Some(ObjectMeta {
+                    labels: Some(labels(spec, defaults)),
+                    annotations,
+                    ..ObjectMeta::default()
+                }),
                 spec: Some(pod(spec, defaults)),
             },
             ..DeploymentFields::default()
@@ -215,7 +231,7 @@ fn pod(spec: &DeploymentSpec, defaults: &ProxyDefaults) -> PodSpec {
             ..TopologySpreadConstraint::default()
         }]),
         containers: vec![container(spec, defaults)],
-        volumes: Some(volumes()),
+        volumes: Some(volumes(defaults)),
         ..PodSpec::default()
     }
 }
@@ -277,7 +293,7 @@ fn container(spec: &DeploymentSpec, defaults: &ProxyDefaults) -> Container {
     }
 }
 
-fn volumes() -> Vec<Volume> {
+fn volumes(defaults: &ProxyDefaults) -> Vec<Volume> {
     let token = VolumeProjection {
         service_account_token: Some(ServiceAccountTokenProjection {
             audience: Some(AUDIENCE.to_owned()),
@@ -287,7 +303,7 @@ fn volumes() -> Vec<Volume> {
         ..VolumeProjection::default()
     };
     let projected = ProjectedVolumeSource { sources: Some(vec![token]), ..ProjectedVolumeSource::default() };
-    let bundle = ConfigMapVolumeSource { name: ca::NAME.to_owned(), ..ConfigMapVolumeSource::default() };
+    let bundle = ConfigMapVolumeSource { name: bundle_name(&defaults.controller), ..ConfigMapVolumeSource::default() };
     vec![
         Volume { name: "token".to_owned(), projected: Some(projected), ..Volume::default() },
         Volume { name: "ca".to_owned(), config_map: Some(bundle), ..Volume::default() },
@@ -318,7 +334,11 @@ mod tests {
     }
 
     fn defaults() -> ProxyDefaults {
-        ProxyDefaults { image: "nebula/gateway:1".to_owned(), discovery: "https://cp.ns.svc:15010".to_owned() }
+        ProxyDefaults {
+            image: "nebula/gateway:1".to_owned(),
+            discovery: "https://cp.ns.svc:15010".to_owned(),
+            controller: "0a1b2c3d4e".to_owned(),
+        }
     }
 
     #[test]

@@ -29,16 +29,24 @@ use tokio::{
 
 use super::{names::resource_name, objects::gateway_of};
 use crate::{
-    kubernetes::{MANAGED_BY, MANAGER, watching},
+    kubernetes::{CONTROLLER, MANAGED_BY, MANAGER, watching},
     metrics::WatchMetrics,
     watch::{Health, Input, Retry, Source},
 };
 
-/// What is known of one Gateway's objects; `None` for an object that is not there.
+/// What is known of one Gateway's objects. Of each object: `None` while it is not there.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Running {
     ready: Option<bool>,
     addresses: Option<Vec<String>>,
+    /// Why it could not be brought to what its Gateway wants, at the last attempt.
+    failure: Option<String>,
+}
+
+impl Running {
+    fn is_there(&self) -> bool {
+        self.ready.is_some() || self.addresses.is_some()
+    }
 }
 
 /// What runs for all Gateways. Shared by the watches and the provisioner.
@@ -52,7 +60,22 @@ pub struct Observed {
 impl Observed {
     /// The Gateways that something runs for.
     pub(super) fn gateways(&self) -> Vec<GatewayKey> {
-        self.running.lock().keys().cloned().collect()
+        let all = self.running.lock();
+        all.iter().filter(|(_, running)| running.is_there()).map(|(gateway, _)| gateway.clone()).collect()
+    }
+
+    /// Notes what came of an attempt to bring a Gateway to what it wants; tells the translator's side if that is a change.
+    pub(super) fn attempted(&self, gateway: &GatewayKey, failure: Option<String>) -> Option<Change> {
+        self.update(gateway.clone(), |running| running.failure = failure, false)
+    }
+
+    /// Forgets the failures of Gateways that want nothing now; tells the translator's side of it.
+    pub(super) fn forget_failures(&self, wanted: impl Fn(&GatewayKey) -> bool) -> Vec<Change> {
+        let all = self.running.lock();
+        let failed = all.iter().filter(|(gateway, running)| running.failure.is_some() && !wanted(gateway));
+        let gateways: Vec<GatewayKey> = failed.map(|(gateway, _)| gateway.clone()).collect();
+        drop(all);
+        gateways.iter().filter_map(|gateway| self.attempted(gateway, None)).collect()
     }
 
     /// Waits until an object that was made is gone. Cancel-safe.
@@ -80,14 +103,23 @@ impl Observed {
             self.lost.lock().push(gateway.clone());
             self.wake.notify_one();
         }
-        let state =
-            Provisioned { addresses: after.addresses.clone().unwrap_or_default(), ready: after.ready == Some(true) };
+        let state = Provisioned {
+            addresses: after.addresses.clone().unwrap_or_default(),
+            ready: after.ready == Some(true),
+            failure: after.failure.clone(),
+        };
         (before != after).then_some(Change::Provisioned { gateway, state })
     }
 
-    /// Watches until the process ends. Both kinds are complete before the source counts as synced.
-    pub async fn watch(self: Arc<Self>, client: Client, sink: mpsc::Sender<Input>, metrics: WatchMetrics) {
-        let config = || watching().labels(&format!("{MANAGED_BY}={MANAGER}"));
+    /// Watches what the control plane of that label made, until the process ends. Both kinds are complete before the source counts as synced.
+    pub async fn watch(
+        self: Arc<Self>,
+        client: Client,
+        controller: &str,
+        sink: mpsc::Sender<Input>,
+        metrics: WatchMetrics,
+    ) {
+        let config = || watching().labels(&format!("{MANAGED_BY}={MANAGER},{CONTROLLER}={controller}"));
         let deployments = watcher(Api::<Deployment>::all(client.clone()), config()).backoff(Retry::default());
         let services = watcher(Api::<Service>::all(client), config()).backoff(Retry::default());
         let (mut deployments, mut services) = (Box::pin(deployments), Box::pin(services));
@@ -175,7 +207,7 @@ impl Listing {
 }
 
 /// The Gateway that an object was made for, if it has the name that we give.
-fn made_for(metadata: &ObjectMeta) -> Option<GatewayKey> {
+pub(super) fn made_for(metadata: &ObjectMeta) -> Option<GatewayKey> {
     let gateway = gateway_of(metadata)?;
     (metadata.name.as_deref() == Some(&resource_name(&gateway.0.name))).then_some(gateway)
 }
@@ -253,7 +285,7 @@ mod tests {
         let observed = Observed::default();
         let mut made = Listing::default();
         let set = |object: Option<&Deployment>, running: &mut Running| running.ready = object.map(is_ready);
-        let ready = |ready| Provisioned { addresses: Vec::new(), ready };
+        let ready = |ready| Provisioned { addresses: Vec::new(), ready, failure: None };
         assert_eq!(states(made.event(Event::Apply(deployment(0)), &observed, set)), [ready(false)]);
         assert_eq!(states(made.event(Event::Apply(deployment(1)), &observed, set)), [ready(true)]);
         assert!(made.event(Event::Apply(deployment(2)), &observed, set).is_empty());

@@ -144,6 +144,11 @@ impl Fake {
 
 impl Store {
     fn write(&mut self, path: &str, mut object: Value) -> Value {
+        let uid = self
+            .objects
+            .get(path)
+            .map_or_else(|| json!(format!("uid-{}", self.version)), |known| known["metadata"]["uid"].clone());
+        object["metadata"]["uid"] = uid;
         object["metadata"]["resourceVersion"] = json!((self.version + 1).to_string());
         let known = self.objects.insert(path.to_owned(), object.clone()).is_some();
         self.tell(path, if known { "MODIFIED" } else { "ADDED" }, &object);
@@ -164,14 +169,17 @@ impl Store {
     }
 
     /// The first event of `collection` after `version`, with its own version.
-    fn event_after(&self, collection: &str, version: u64) -> Option<(u64, String)> {
-        let later = self.history.iter().filter(|(at, path, _)| *at > version && is_in(path, collection));
+    fn event_after(&self, collection: &str, selector: &Selector, version: u64) -> Option<(u64, String)> {
+        let later = self
+            .history
+            .iter()
+            .filter(|(at, path, event)| *at > version && is_in(path, collection) && selector.matches(&event["object"]));
         later.map(|(at, _, event)| (*at, format!("{event}\n"))).next()
     }
 
-    fn list(&self, collection: &str) -> Value {
-        let items: Vec<&Value> =
-            self.objects.iter().filter(|(path, _)| is_in(path, collection)).map(|(_, object)| object).collect();
+    fn list(&self, collection: &str, selector: &Selector) -> Value {
+        let of_it = self.objects.iter().filter(|(path, object)| is_in(path, collection) && selector.matches(object));
+        let items: Vec<&Value> = of_it.map(|(_, object)| object).collect();
         let metadata = json!({"resourceVersion": self.version.to_string()});
         json!({"kind": "List", "apiVersion": "v1", "metadata": metadata, "items": items})
     }
@@ -191,7 +199,11 @@ impl Store {
         let path = path.strip_suffix("/status").unwrap_or(path);
         let stored = self.objects.get(path).cloned();
         let newest = stored.as_ref().map(|object| object["metadata"]["resourceVersion"].clone());
-        let version = &body["metadata"]["resourceVersion"];
+        let uid = stored.as_ref().map(|object| object["metadata"]["uid"].clone());
+        let holder = if method == Method::DELETE { &body["preconditions"] } else { &body["metadata"] };
+        let (version, identity) = (&holder["resourceVersion"], &holder["uid"]);
+        let outdated = (!version.is_null() && Some(version) != newest.as_ref())
+            || (!identity.is_null() && Some(identity) != uid.as_ref());
         match method.as_str() {
             "POST" => {
                 let path = format!("{path}/{}", body["metadata"]["name"].as_str().unwrap_or_default());
@@ -211,7 +223,7 @@ impl Store {
             }
             "PATCH" if stored.is_none() && apply => (201, self.write(path, body)),
             "PUT" | "PATCH" | "DELETE" if stored.is_none() => failure(404, "not found"),
-            "PUT" | "PATCH" if !version.is_null() && Some(version) != newest.as_ref() => failure(409, "conflict"),
+            "PUT" | "PATCH" | "DELETE" if stored.is_some() && outdated => failure(409, "conflict"),
             "PUT" => (200, self.write(path, body)),
             "PATCH" => {
                 let mut object = stored.unwrap_or_default();
@@ -253,6 +265,23 @@ fn failure(code: u16, message: &str) -> (u16, Value) {
     (code, status)
 }
 
+/// The labels that a list or a watch asks for. (A watch does not tell that an object has lost one.)
+#[derive(Clone)]
+struct Selector(Vec<(String, String)>);
+
+impl Selector {
+    fn of(query: &BTreeMap<&str, &str>) -> Self {
+        let text = query.get("labelSelector").copied().unwrap_or_default();
+        let text = text.replace("%2F", "/").replace("%3D", "=").replace("%2C", ",");
+        let labels = text.split(',').filter_map(|label| label.split_once('='));
+        Self(labels.map(|(name, value)| (name.to_owned(), value.to_owned())).collect())
+    }
+
+    fn matches(&self, object: &Value) -> bool {
+        self.0.iter().all(|(name, value)| object["metadata"]["labels"][name] == json!(value))
+    }
+}
+
 /// Whether the object at `path` is of `collection`, which is that of a namespace or of the whole cluster.
 fn is_in(path: &str, collection: &str) -> bool {
     let parent = path.rsplit_once('/').map_or(path, |(parent, _)| parent);
@@ -279,7 +308,7 @@ async fn answer(
     let (code, answer) = {
         let mut store = store.lock();
         let (code, answer) = if query.contains_key("limit") && !store.broken {
-            (200, store.list(uri.path()))
+            (200, store.list(uri.path(), &Selector::of(&query)))
         } else {
             store.answer(&method, uri.path(), apply, body)
         };
@@ -297,14 +326,14 @@ async fn answer(
 /// A watch of `collection`: what came after the version that was asked for, until its time is over.
 fn events(store: Arc<Mutex<Store>>, line: Arc<Line>, collection: String, query: &BTreeMap<&str, &str>) -> Response {
     let number = |name: &str| query.get(name).and_then(|text| text.parse::<u64>().ok());
-    let from = number("resourceVersion").unwrap_or(0);
+    let (from, selector) = (number("resourceVersion").unwrap_or(0), Selector::of(query));
     let end = Instant::now() + Duration::from_secs(number("timeoutSeconds").unwrap_or(290));
     let stream = futures::stream::unfold(from, move |seen| {
-        let (store, line, collection) = (store.clone(), line.clone(), collection.clone());
+        let (store, line, collection, selector) = (store.clone(), line.clone(), collection.clone(), selector.clone());
         async move {
             loop {
                 let mut news = store.lock().news.subscribe();
-                let next = store.lock().event_after(&collection, seen);
+                let next = store.lock().event_after(&collection, &selector, seen);
                 if let Some((version, event)) = next {
                     line.pass().await;
                     return Some((Ok::<_, Infallible>(Bytes::from(event)), version));

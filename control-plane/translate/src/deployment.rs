@@ -10,9 +10,12 @@ use crds::gateway_config::GatewayConfigSpec;
 pub enum Deployment {
     /// They are to be as described.
     Wanted(Box<DeploymentSpec>),
-    /// The Gateway is not accepted (its parameters or addresses are invalid, its class is gone): what runs is left as it is, nothing new is
-    /// made.
-    Held,
+    /// The Gateway is not accepted (its parameters or addresses are invalid, its class is gone): what runs is left as it is,
+    /// nothing new is made.
+    Held {
+        /// The Gateway's `metadata.uid`.
+        uid: String,
+    },
 }
 
 /// The proxies of one Gateway and the Service in front of them.

@@ -200,6 +200,8 @@ pub struct Provisioned {
     pub addresses: Vec<String>,
     /// Whether at least one proxy is ready.
     pub ready: bool,
+    /// Why they could not be brought to what the Gateway asks for, at the last attempt.
+    pub failure: Option<String>,
 }
 
 impl Provisioned {

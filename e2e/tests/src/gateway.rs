@@ -16,6 +16,8 @@ pub const CLASS: &str = "nebula";
 pub const SYSTEM: &str = "nebula-system";
 /// The control plane's Deployment.
 pub const CONTROL_PLANE: &str = "nebula-control-plane";
+/// The ConfigMap with what proxies trust, for the chart's own controllerName.
+pub const TRUST_BUNDLE: &str = "nebula-ca-640753898c";
 /// The backend answers with the request it got, as JSON.
 const ECHO: &str = "registry.k8s.io/gateway-api/echo-basic:v1.6.0-dev.3";
 

@@ -16,6 +16,11 @@ nebula-control-plane
 nebula-ca
 {{- end -}}
 
+{{- /* The ConfigMap with what proxies trust, in the namespaces of Gateways: as the control plane calls it. */ -}}
+{{- define "nebula.bundle" -}}
+nebula-ca-{{ .Values.controllerName | sha256sum | trunc 10 }}
+{{- end -}}
+
 {{- /* What selects the control plane's pods. It must never change: a Deployment's selector is fixed. */ -}}
 {{- define "nebula.selector" -}}
 app.kubernetes.io/name: nebula-control-plane

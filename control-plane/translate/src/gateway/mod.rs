@@ -123,7 +123,7 @@ impl Topology {
             let deployment = if state.accepted.status {
                 Deployment::Wanted(Box::new(self.deployment(key, state, gateway)))
             } else {
-                Deployment::Held
+                Deployment::Held { uid: gateway.metadata.uid.clone().unwrap_or_default() }
             };
             Some((key.clone(), deployment))
         };

@@ -151,6 +151,9 @@ impl GatewayFacts<'_> {
         let Some(provisioned) = self.provisioned else {
             return no("Pending", "its proxies are being made".to_owned());
         };
+        if let Some(failure) = &provisioned.failure {
+            return no("Pending", format!("its proxies cannot be made as it asks for, trying again: {failure}"));
+        }
         let has = |address: &IpAddr| provisioned.addresses.iter().any(|text| text.parse() == Ok(*address));
         let missing: Vec<String> =
             state.addresses.iter().filter(|address| !has(address)).map(ToString::to_string).collect();

@@ -12,7 +12,7 @@ const FOREIGN_CLASS: &str = "kind: GatewayClass\nmetadata: {name: nebula}\nspec:
 
 const WORLD: &str = r"
 kind: Gateway
-metadata: {name: edge, namespace: infra, generation: 3}
+metadata: {name: edge, namespace: infra, generation: 3, uid: b5c0}
 spec:
   gatewayClassName: nebula
   allowedListeners: {namespaces: {from: All}}
@@ -78,6 +78,10 @@ fn edge() -> GatewayKey {
     GatewayKey(ObjectName::new("infra", "edge"))
 }
 
+fn held() -> Deployment {
+    Deployment::Held { uid: "b5c0".to_owned() }
+}
+
 fn accepted(output: &Output) -> &str {
     said(output, Kind::Gateway, "edge").unwrap()["conditions"][0]["reason"].as_str().unwrap()
 }
@@ -87,7 +91,7 @@ fn proxies_that_run_go_on_while_their_class_is_missing() {
     let mut translator = world();
     let _ = translator.apply(vec![change(&document(RUNNING))]);
     let output = translator.apply(remove(Kind::GatewayClass, "", "nebula"));
-    assert_eq!(translator.deployments()[&edge()], Deployment::Held);
+    assert_eq!(translator.deployments()[&edge()], held());
     assert!(output.delta.is_empty(), "listeners and routes stay: {:?}", output.delta);
     assert_eq!(accepted(&output), "GatewayClassNotFound");
 
@@ -112,7 +116,7 @@ fn a_gateway_without_a_class_is_ours_as_long_as_something_runs_for_it() {
     let _ = translator.apply(changes(WORLD));
     assert!(translator.deployments().is_empty(), "nothing tells that it is ours");
     let output = translator.apply(vec![change(&document(RUNNING))]);
-    assert_eq!(translator.deployments()[&edge()], Deployment::Held, "as after a restart without the class");
+    assert_eq!(translator.deployments()[&edge()], held(), "as after a restart without the class");
     assert!(output.deployments_changed);
     let output = translator.apply(vec![change(&document(STOPPED))]);
     assert!(translator.deployments().is_empty());

@@ -58,7 +58,11 @@ pub fn change(value: &Value) -> Change {
     match text("kind") {
         "Provisioned" => {
             let addresses = value["addresses"].as_array().unwrap().iter().map(|text| text.as_str().unwrap().to_owned());
-            let state = Provisioned { addresses: addresses.collect(), ready: value["ready"].as_bool().unwrap() };
+            let state = Provisioned {
+                addresses: addresses.collect(),
+                ready: value["ready"].as_bool().unwrap(),
+                failure: value["failure"].as_str().map(str::to_owned),
+            };
             Change::Provisioned { gateway: GatewayKey(name()), state }
         }
         "Report" => {

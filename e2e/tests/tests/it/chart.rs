@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use anyhow::{Context, Result, ensure};
 use e2e_tests::clock::eventually;
-use e2e_tests::gateway::{CLASS, CONTROL_PLANE, SYSTEM, serving};
+use e2e_tests::gateway::{CLASS, CONTROL_PLANE, SYSTEM, TRUST_BUNDLE, serving};
 use e2e_tests::kubernetes::{Kubernetes, LIMIT, has_condition};
 use e2e_tests::load::Load;
 use e2e_tests::readme;
@@ -32,6 +32,13 @@ pub fn installs(kubernetes: &Kubernetes) -> Result<()> {
     {
         ensure!(!may(verb, kind), "it may {verb} {kind} in all namespaces");
     }
+    // Whose Lease, Secret and reports would be one with the first one's.
+    let second = ["install", "second", "helm/nebula", "--namespace", SYSTEM, "--dry-run=server"];
+    let refused = kubernetes.helm(&second).err().map(|error| format!("{error:#}")).unwrap_or_default();
+    ensure!(
+        refused.contains("install this one into another namespace"),
+        "a second release in one namespace: {refused:?}"
+    );
     Ok(())
 }
 
@@ -71,7 +78,8 @@ pub fn uninstall(kubernetes: &Kubernetes) -> Result<()> {
     load.stop(100)?;
     let ours = ["--namespace", &namespace.name, "--selector", "app.kubernetes.io/managed-by=nebula"];
     let made = ["deployment.apps", "service", "serviceaccount"].map(|kind| format!("{kind}/{proxy}"));
-    let made: Vec<&str> = made.iter().map(String::as_str).chain(["configmap/nebula-ca"]).collect();
+    let bundle = format!("configmap/{TRUST_BUNDLE}");
+    let made: Vec<&str> = made.iter().map(String::as_str).chain([bundle.as_str()]).collect();
     left_behind(kubernetes, &ours, &made)?;
     // It is owned by its Gateway, so it goes without a control plane.
     kubernetes.kubectl(&["delete", "gateway", "edge", "--namespace", &namespace.name])?;

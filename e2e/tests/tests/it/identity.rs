@@ -3,7 +3,7 @@
 
 use anyhow::{Context, Result, ensure};
 use e2e_tests::clock::eventually;
-use e2e_tests::gateway::{CONTROL_PLANE, SYSTEM, gateway};
+use e2e_tests::gateway::{CONTROL_PLANE, SYSTEM, TRUST_BUNDLE, gateway};
 use e2e_tests::kubernetes::{Kubernetes, LIMIT, Namespace};
 use serde_json::Value;
 
@@ -107,7 +107,7 @@ spec:
   volumes:
   - name: token
     projected: {{sources: [{{serviceAccountToken: {{path: token, audience: \"{audience}\", expirationSeconds: 3600}}}}]}}
-  - {{name: ca, configMap: {{name: nebula-ca}}}}
+  - {{name: ca, configMap: {{name: {TRUST_BUNDLE}}}}}
 "
         )
     }
