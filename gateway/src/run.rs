@@ -90,7 +90,13 @@ pub async fn run(settings: Settings, mut registry: Registry, terminated: impl As
     match (&settings.source, discovery_metrics) {
         (Source::Discovery(options), metrics) => {
             let metrics = metrics.unwrap_or_default();
-            let sink = discovery::Sink { proxy: proxy.clone(), readiness, problems, metrics };
+            let sink = discovery::Sink {
+                proxy: proxy.clone(),
+                readiness,
+                problems,
+                metrics,
+                refused: parking_lot::Mutex::default(),
+            };
             let stream = discovery::run(options.clone(), settings.proxy.clone(), sink, sources_drain);
             tasks.spawn("discovery", stream);
         }

@@ -43,6 +43,12 @@ pub trait DeltaSink: Send + Sync {
     /// what was refused is offered again with the next transaction. A removal cannot be refused.
     fn apply(&self, delta: Delta) -> impl Future<Output = Vec<Refused>> + Send;
 
+    /// Completes when what is refused is worth another offer although nothing came, such as for a port that may be free by
+    /// now. Asked again after each transaction; cancel-safe. Never, where it is not overridden.
+    fn retry(&self) -> impl Future<Output = ()> + Send {
+        std::future::pending()
+    }
+
     /// Everything that the control plane has for this proxy has been applied. Called after each connect.
     fn synced(&self);
 
@@ -53,6 +59,10 @@ pub trait DeltaSink: Send + Sync {
 impl<S: DeltaSink> DeltaSink for Arc<S> {
     fn apply(&self, delta: Delta) -> impl Future<Output = Vec<Refused>> + Send {
         S::apply(self, delta)
+    }
+
+    fn retry(&self) -> impl Future<Output = ()> + Send {
+        S::retry(self)
     }
 
     fn synced(&self) {
@@ -101,7 +111,7 @@ pub async fn run(options: ClientOptions, sink: impl DeltaSink, drain: Drain) {
         }
         match ended {
             Ok(Ended::Drained) => return,
-            // The control plane wants a new stream, and has served this one.
+            // The control plane wants a new stream and has served this one, or the verdict of this proxy is another one now.
             Ok(Ended::Renew) if synced => {
                 tracing::debug!("discovery stream is renewed");
                 if start.elapsed() < SHORT_STREAM {

@@ -1,8 +1,11 @@
 //! Cluster mode: serves what the control plane sends, and goes on with it while the control plane is away.
 
-use control_plane_model::Delta;
+use std::{collections::BTreeMap, time::Duration};
+
+use control_plane_model::{Delta, ResourceKey};
 use control_plane_wire::{ClientOptions, Connection, DeltaSink, Refused};
 use kit_process::{drain::Drain, telemetry::Readiness};
+use parking_lot::Mutex;
 use prometheus_client::{
     metrics::{counter::Counter, gauge::Gauge},
     registry::Registry,
@@ -16,6 +19,9 @@ use crate::{
 
 /// What readiness waits for in cluster mode.
 pub const SYNC: &str = "discovery";
+
+/// How often a port that could not be opened is tried again.
+const RETRY: Duration = Duration::from_secs(1);
 
 /// The stream to the control plane, counted.
 #[derive(Clone, Debug, Default)]
@@ -45,15 +51,28 @@ pub struct Sink {
     pub problems: Problems,
     /// What is counted.
     pub metrics: Metrics,
+    /// What is refused by the last answer, so that the same is logged once.
+    pub refused: Mutex<BTreeMap<ResourceKey, String>>,
 }
 
 impl DeltaSink for Sink {
     async fn apply(&self, delta: Delta) -> Vec<Refused> {
         let refused = self.proxy.apply(delta).await;
-        for object in &refused {
+        let now = refused.iter().map(|object| (object.key.clone(), object.error.clone())).collect();
+        let before = std::mem::replace(&mut *self.refused.lock(), now);
+        for object in refused.iter().filter(|object| before.get(&object.key) != Some(&object.error)) {
             tracing::warn!(object = %object.key, error = %object.error, "configuration object refused");
         }
         refused.into_iter().map(|refused| Refused { key: refused.key, error: refused.error }).collect()
+    }
+
+    async fn retry(&self) {
+        loop {
+            tokio::time::sleep(RETRY).await;
+            if !self.proxy.unopened().await.is_empty() {
+                return;
+            }
+        }
     }
 
     fn synced(&self) {

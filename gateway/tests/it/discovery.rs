@@ -135,7 +135,12 @@ fn publish(hub: &Hub, upserted: Vec<Resource>) {
 
 /// A gateway process for `infra/edge` that follows the control plane at `plane`.
 fn follower(plane: SocketAddr, trust: &Trust) -> Gateway {
-    let [http, admin, telemetry] = [(); 3].map(|()| free_port());
+    follower_on(free_port(), plane, trust)
+}
+
+/// The same, with its listener on that port.
+fn follower_on(http: u16, plane: SocketAddr, trust: &Trust) -> Gateway {
+    let [admin, telemetry] = [(); 2].map(|()| free_port());
     let mut command = Command::new(env!("CARGO_BIN_EXE_gateway"));
     command
         .args(["--discovery", &format!("https://{plane}"), "--gateway", "infra/edge", "--workers", "2"])
@@ -230,4 +235,23 @@ async fn a_route_that_is_edited_again_and_again_fails_no_request() {
         slowest = slowest.max(edited.elapsed());
     }
     println!("slowest of 30 edits over discovery: {} ms", slowest.as_millis());
+}
+
+#[tokio::test]
+async fn a_port_that_was_taken_is_opened_once_it_is_free_and_the_control_plane_hears_of_both() {
+    let (address, trust) = (free_address(), Trust::new("edge"));
+    let hub = hub([self::gateway(), route("r", "/", says("one").await)].concat());
+    let _plane = Plane::start(address, &hub, &trust).await;
+    let port = free_port();
+    let taken = TcpListener::bind(("0.0.0.0", port)).await.unwrap();
+    let gateway = follower_on(port, address, &trust);
+    let refused = |count: usize| {
+        let hub = &hub;
+        move || async move { hub.proxies().iter().any(|proxy| proxy.refused == count).then_some(()) }
+    };
+    eventually("the refusal", refused(1)).await;
+    drop(taken);
+    eventually("an answer", || async { try_get(gateway.http, "/").await.ok().filter(|answer| answer.body == "one") })
+        .await;
+    eventually("no refusal", refused(0)).await;
 }

@@ -29,7 +29,7 @@ const DECODE_BATCH: usize = 64;
 pub(super) enum Ended {
     /// The process drains.
     Drained,
-    /// The control plane asks for a new stream.
+    /// The control plane asks for a new stream, or this proxy has another verdict to give, which each stream's first Ack does.
     Renew,
 }
 
@@ -75,15 +75,25 @@ pub(super) async fn run(
     let (mut updates, acks) = opened?;
     sink.connection(Connection::Connected);
     let mut incoming = Incoming::default();
+    let mut is_whole = true;
     loop {
         let update = tokio::select! {
             update = updates.message() => update?,
+            () = sink.retry(), if is_whole && *synced => {
+                let before = holdings.refusals();
+                apply(sink, holdings, Incoming::default()).await;
+                if holdings.refusals() != before {
+                    return Ok(Ended::Renew);
+                }
+                continue;
+            }
             () = drain.signaled() => return Ok(Ended::Drained),
         };
         let Some(update) = update else { return Ok(Ended::Renew) };
-        let (nonce, complete, is_last) = (update.nonce, update.synced, !update.more);
+        let (nonce, complete) = (update.nonce, update.synced);
+        is_whole = !update.more;
         receive(holdings, &mut incoming, update).await;
-        if !is_last {
+        if !is_whole {
             continue;
         }
         apply(sink, holdings, std::mem::take(&mut incoming)).await;

@@ -25,7 +25,7 @@ use kit_process::{
 use tempfile::TempDir;
 use tokio::{
     net::TcpListener,
-    sync::{Semaphore, mpsc},
+    sync::{Notify, Semaphore, mpsc},
     time::{Instant, sleep},
 };
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
@@ -118,6 +118,8 @@ pub struct Recorder {
     pub refuse: Mutex<BTreeMap<ResourceKey, String>>,
     /// One permit is used up by each delta.
     pub gate: Semaphore,
+    /// Asks for what is refused once more.
+    pub again: Notify,
 }
 
 impl DeltaSink for Recorder {
@@ -132,6 +134,10 @@ impl DeltaSink for Recorder {
         let refused =
             |key: ResourceKey| refuse.get(&key).map(|error| Refused { key: key.clone(), error: error.clone() });
         keys.into_iter().filter_map(refused).collect()
+    }
+
+    async fn retry(&self) {
+        self.again.notified().await;
     }
 
     fn synced(&self) {
@@ -175,6 +181,7 @@ impl Proxy {
             connections: Mutex::default(),
             synced: AtomicUsize::new(0),
             refuse: Mutex::default(),
+            again: Notify::new(),
             gate: Semaphore::new(permits),
         });
         let (trigger, drain) = drain::channel();

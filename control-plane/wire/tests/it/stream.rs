@@ -153,6 +153,29 @@ async fn a_refused_object_is_offered_again_with_the_next_change() {
 }
 
 #[tokio::test]
+async fn a_sink_may_ask_for_what_it_refused_and_its_new_verdict_is_told() {
+    let hub = hub(edge());
+    let mut reports = hub.reports();
+    let plane = Plane::start(&hub).await;
+    let proxy = Proxy::start(plane.address);
+    proxy.synced(1).await;
+    let listener = listener("edge", "taken", &[]);
+    *proxy.sink.refuse.lock().unwrap() = BTreeMap::from([(listener.key(), "port is taken".to_owned())]);
+    hub.publish(&upsert(vec![listener.clone()]));
+    assert_eq!(reports.next().await.refused.len(), 1);
+    // Refused once more: nothing new to tell.
+    proxy.sink.again.notify_one();
+    eventually("offered again", || proxy.deltas_count() == 3).await;
+    assert_eq!(hub.proxies()[0].refused, 1);
+    proxy.sink.refuse.lock().unwrap().clear();
+    proxy.sink.again.notify_one();
+    assert!(reports.next().await.refused.is_empty());
+    assert_eq!(proxy.deltas()[2..], [upsert(vec![listener.clone()]), upsert(vec![listener])]);
+    proxy.synced(2).await;
+    assert!(proxy.sink.connections.lock().unwrap().iter().all(|state| *state == Connection::Connected));
+}
+
+#[tokio::test]
 async fn the_removal_of_a_refused_object_reaches_the_sink() {
     let hub = hub(edge());
     let mut reports = hub.reports();
