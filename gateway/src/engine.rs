@@ -2,7 +2,7 @@
 
 use std::{num::NonZeroUsize, sync::Arc, time::Duration};
 
-use control_plane_model::{Delta, ListenerKey, Resource, ResourceKey};
+use control_plane_model::{Delta, ListenerKey};
 use gateway_engine::{
     EngineOptions, Refused,
     limits::Limits,
@@ -66,16 +66,8 @@ impl Proxy {
     /// Applies a change of configuration whole, minus the objects that are refused, whose old form stays in force.
     /// A listener whose port cannot be opened is refused; its port is tried again at every call.
     pub async fn apply(&self, delta: Delta) -> Vec<Refused> {
-        let is_gateway = |key: &ResourceKey| matches!(key, ResourceKey::Gateway(_));
-        if delta.removed.iter().any(is_gateway) {
-            self.tracing.reconfigure(None);
-        }
-        for resource in &delta.upserted {
-            if let Resource::Gateway(gateway) = resource {
-                self.tracing.reconfigure(gateway.tracing.as_ref());
-            }
-        }
         let refused = self.engine.apply(delta).await;
+        self.tracing.reconfigure(self.engine.tracing().await.as_ref());
         let outcome = match u64::try_from(refused.len()) {
             Ok(0) => ConfigOutcome::Accepted,
             count => ConfigOutcome::Partial { refused: count.unwrap_or(u64::MAX) },

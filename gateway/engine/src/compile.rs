@@ -10,8 +10,8 @@ use std::{
 };
 
 use control_plane_model::{
-    AccessLog, BackendKey, BackendTarget, CertificateKey, Delta, Listener, ListenerKey, ListenerProtocol, Resource,
-    ResourceKey, Route, RouteKind, RuleAction, Snapshot, Timeouts, WeightedBackend,
+    AccessLog, BackendKey, BackendTarget, CertificateKey, Delta, Gateway, GatewayKey, Listener, ListenerKey,
+    ListenerProtocol, Resource, ResourceKey, Route, RouteKind, RuleAction, Snapshot, Timeouts, WeightedBackend,
 };
 use kit_process::error::chain;
 use parking_lot::Mutex;
@@ -225,7 +225,8 @@ impl<F: FilterSet> Compiler<F> {
         let mut refused = Vec::new();
         let mut touches_tls = false;
         let changed = delta.removed.iter().cloned().chain(delta.upserted.iter().map(Resource::key));
-        let mut leaving: BTreeSet<_> = changed.filter(|key| matches!(key, ResourceKey::Listener(_))).collect();
+        let compared = |key: &ResourceKey| matches!(key, ResourceKey::Gateway(_) | ResourceKey::Listener(_));
+        let mut leaving: BTreeSet<_> = changed.filter(compared).collect();
         for resource in &delta.upserted {
             touches_tls |= matches!(resource, Resource::Certificate(_) | Resource::Listener(_));
             leaving.remove(&resource.key());
@@ -249,10 +250,11 @@ impl<F: FilterSet> Compiler<F> {
         (self.config.clone(), refused)
     }
 
-    /// `leaving` are the listeners whose present form goes with the same delta.
+    /// `leaving` are the Gateways and listeners whose present form goes with the same delta.
     fn upsert(&mut self, resource: &Resource, leaving: &BTreeSet<ResourceKey>) -> Result<(), Invalid> {
         match resource {
             Resource::Gateway(gateway) => {
+                self.check_settings(gateway, leaving)?;
                 self.config.access_log = gateway.access_log;
             }
             Resource::Certificate(certificate) => {
@@ -272,7 +274,9 @@ impl<F: FilterSet> Compiler<F> {
 
     fn remove(&mut self, key: &ResourceKey) {
         match key {
-            ResourceKey::Gateway(_) => self.config.access_log = AccessLog::Json,
+            ResourceKey::Gateway(_) => {
+                self.config.access_log = self.settings().map_or(AccessLog::Json, |gateway| gateway.access_log);
+            }
             ResourceKey::Certificate(key) => drop(self.certificates.remove(key)),
             ResourceKey::Listener(key) => self.config.router.remove_listener(key),
             // A slot that is detached is no longer here: what runs over it goes on.
@@ -287,6 +291,24 @@ impl<F: FilterSet> Compiler<F> {
                 }
             }
             ResourceKey::Route(key) => self.config.router.remove_route(key),
+        }
+    }
+
+    /// The Gateway whose settings are in force; any, as they all have the same.
+    pub(crate) fn settings(&self) -> Option<&Arc<Gateway>> {
+        self.snapshot.gateways.values().next()
+    }
+
+    /// One process has one access log and one place for its traces.
+    fn check_settings(&self, gateway: &Gateway, leaving: &BTreeSet<ResourceKey>) -> Result<(), Invalid> {
+        let stays = |other: &&Arc<Gateway>| {
+            other.key != gateway.key && !leaving.contains(&ResourceKey::Gateway(other.key.clone()))
+        };
+        let differs =
+            |other: &&Arc<Gateway>| other.access_log != gateway.access_log || other.tracing != gateway.tracing;
+        match self.snapshot.gateways.values().filter(stays).find(differs) {
+            Some(other) => Err(Invalid::OtherSettings { by: other.key.clone() }),
+            None => Ok(()),
         }
     }
 
@@ -478,6 +500,8 @@ enum Invalid {
     Certificate(#[from] tls::InvalidCertificate),
     #[error("port {port} is served already, by listener {by} of another Gateway or protocol")]
     PortInUse { port: u16, by: ListenerKey },
+    #[error("access log and tracing are set differently by Gateway {by}, whose settings count for this whole process")]
+    OtherSettings { by: GatewayKey },
     #[error("rule {rule}")]
     Filter {
         rule: usize,

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, num::NonZeroUsize, sync::Arc, time::Duration};
 
-use control_plane_model::{Delta, ListenerKey, ListenerProtocol, ResourceKey};
+use control_plane_model::{Delta, ListenerKey, ListenerProtocol, ResourceKey, Tracing};
 use kit_process::{
     drain::{self, DrainTrigger},
     error::chain,
@@ -129,6 +129,11 @@ impl<F: FilterSet> Engine<F> {
         let listeners = control.compiler.snapshot.listeners.values();
         let closed = listeners.filter(|listener| !Bind::of(listener).all(|bind| control.sockets.is_open(bind)));
         closed.map(|listener| listener.key.clone()).collect()
+    }
+
+    /// Where traces go, by the Gateway whose settings are in force.
+    pub async fn tracing(&self) -> Option<Tracing> {
+        self.control.lock().await.compiler.settings()?.tracing.clone()
     }
 
     /// Client connections that are open.

@@ -1,6 +1,6 @@
 //! What the gateway answers where a route cannot be honoured.
 
-use crate::harness::{Folder, Gateway, gateway, route, says, service};
+use crate::harness::{Folder, Gateway, eventually, gateway, route, says, service, try_get};
 
 #[tokio::test]
 async fn a_backend_that_does_not_exist_answers_500_and_the_other_routes_go_on() {
@@ -106,4 +106,24 @@ async fn check_lists_every_problem_with_its_place_and_fails() {
     assert_eq!(lines.len(), 2, "{text}");
     assert!(lines[0].contains("a.yaml:8:19: HTTPRoute default/a") && lines[0].contains("BackendNotFound"), "{text}");
     assert!(lines[1].contains("b.yaml:5:3: Service default/b: spec.prots: unknown field"), "{text}");
+}
+
+#[tokio::test]
+async fn of_two_gateways_that_set_the_log_differently_one_counts_and_the_other_is_told() {
+    let config = "apiVersion: nebula.dev/v1alpha1\nkind: GatewayConfig\nmetadata: {name: quiet}\nspec: {log: {accessLog: \
+                  Disabled}}\n";
+    let second = gateway().replace("{name: edge}", "{name: second}").replace("8080", "8443")
+        + "  infrastructure: {parametersRef: {group: nebula.dev, kind: GatewayConfig, name: quiet}}\n";
+    let folder = Folder::with([("config.yaml", config.into()), ("a.yaml", gateway()), ("b.yaml", second)]);
+    let gateway = Gateway::ready(&folder).await;
+    let line = gateway.logged("access log and tracing are set differently by Gateway default/edge").await;
+    assert!(line.contains("b.yaml:") && line.contains("Gateway default/second"), "{line}");
+    assert_eq!(gateway.get("/").await.status, 404, "both serve");
+    // Once the first is gone the second's settings count.
+    folder.remove("a.yaml");
+    eventually("no problem", || async {
+        let problems = try_get(gateway.admin, "/problems").await.ok()?;
+        (problems.body == "[]").then_some(())
+    })
+    .await;
 }

@@ -18,3 +18,5 @@ mod quickstart;
 mod reload;
 #[cfg(test)]
 mod tls;
+#[cfg(test)]
+mod traces;

@@ -174,15 +174,19 @@ impl FilesSource {
     }
 
     async fn apply(&mut self, mut delta: Delta) {
-        // What was refused is tried again with every change: a port may be free by now.
+        // What was refused because of something else is tried again with every change: a port may be free by now, or
+        // another Gateway gone.
         let touched: BTreeSet<_> =
             delta.removed.iter().cloned().chain(delta.upserted.iter().map(Resource::key)).collect();
-        let listeners = &self.inputs.snapshot().listeners;
+        let snapshot = self.inputs.snapshot();
         let again = std::mem::take(&mut self.refused).into_iter().filter(|(key, _)| !touched.contains(key));
         for (key, error) in again {
             match &key {
                 ResourceKey::Listener(listener) => {
-                    delta.upserted.extend(listeners.get(listener).cloned().map(Resource::Listener));
+                    delta.upserted.extend(snapshot.listeners.get(listener).cloned().map(Resource::Listener));
+                }
+                ResourceKey::Gateway(gateway) => {
+                    delta.upserted.extend(snapshot.gateways.get(gateway).cloned().map(Resource::Gateway));
                 }
                 _ => drop(self.refused.insert(key, error)),
             }
