@@ -233,7 +233,7 @@ impl Core {
             Phase::HalfOpen { in_flight, .. } => {
                 let end = self.since.saturating_add(spec.half_open.max_duration);
                 if now >= end {
-                    // With no probe under way there was too little traffic to judge by, which is not the backend's fault.
+                    // Too little traffic to judge by is not the backend's fault.
                     if in_flight == 0 {
                         self.openings = self.openings.saturating_sub(1);
                     }
@@ -313,7 +313,7 @@ mod tests {
     #[test]
     fn what_a_ramp_admits_is_spread_over_all_values() {
         assert_eq!(spread(0, 0.25), 0);
-        assert_eq!(spread(u32::MAX / 8, 0.25), u32::MAX / 2);
-        assert_eq!(spread(u32::MAX / 4, 0.25), u32::MAX - 3);
+        assert_eq!(spread(1 << 29, 0.25), 1 << 31);
+        assert_eq!(spread((1 << 30) - 1, 0.25), u32::MAX - 3);
     }
 }

@@ -41,6 +41,20 @@ pub enum State {
     Disabled,
 }
 
+impl State {
+    /// The word in metrics, logs and the admin interface.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::Open => "open",
+            Self::HalfOpen => "half_open",
+            Self::ForcedOpen => "forced_open",
+            Self::ForcedClosed => "forced_closed",
+            Self::Disabled => "disabled",
+        }
+    }
+}
+
 /// A state that an operator asks for. Only [`Breaker::reset`] and another force end it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Forced {
@@ -73,6 +87,23 @@ pub enum Cause {
     Forced,
     /// An operator asked for a fresh start.
     Reset,
+}
+
+impl Cause {
+    /// The word in metrics, logs and the admin interface.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::FailureRate => "failure_rate",
+            Self::SlowCallRate => "slow_call_rate",
+            Self::ConsecutiveFailures => "consecutive_failures",
+            Self::WaitOver => "wait_over",
+            Self::ProbeFailed => "probe_failed",
+            Self::ProbesSucceeded => "probes_succeeded",
+            Self::ProbesTimedOut => "probes_timed_out",
+            Self::Forced => "forced",
+            Self::Reset => "reset",
+        }
+    }
 }
 
 /// A change of state.

@@ -73,7 +73,8 @@ pub struct HalfOpenSpec {
 
 impl HalfOpenSpec {
     /// At most `probes` calls at once (1 to 100); after `successes` good ones (1 to 100) the breaker closes, after one
-    /// that failed or was slow it opens again. After `max_duration` (1 ms to 1 h) without either it opens again.
+    /// that failed or was slow it opens again. After `max_duration` (1 ms to 1 h) without either it opens again too; the
+    /// opening is longer than the one before only if a probe was still under way, else there was just too little traffic.
     pub fn new(probes: u32, successes: u32, max_duration: Duration) -> Result<Self, OutOfRange> {
         Ok(Self {
             probes: within("halfOpen.probes", probes, 1..=100)?,

@@ -66,6 +66,19 @@ pub enum EjectionCause {
     FailurePercentage,
 }
 
+impl EjectionCause {
+    /// The word in metrics, logs and the admin interface.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Consecutive5xx => "consecutive_5xx",
+            Self::ConsecutiveGatewayErrors => "consecutive_gateway_errors",
+            Self::ConsecutiveLocalOrigin => "consecutive_local_origin",
+            Self::SuccessRate => "success_rate",
+            Self::FailurePercentage => "failure_percentage",
+        }
+    }
+}
+
 /// An endpoint was ejected just now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ejection {
@@ -140,10 +153,11 @@ impl EndpointOutliers {
     }
 
     fn eject(&self, spec: &EjectionSpec, cause: EjectionCause, now: Duration, random: u32) -> Ejection {
-        let earlier = self.ejections.load(Ordering::Relaxed);
-        let is_longest = spec.base.saturating_mul(earlier) >= spec.maximum;
-        let number = if is_longest { earlier } else { earlier.saturating_add(1) };
-        self.ejections.store(number, Ordering::Relaxed);
+        let next = |earlier: u32| {
+            let is_longest = spec.base.saturating_mul(earlier) >= spec.maximum;
+            if is_longest { earlier } else { earlier.saturating_add(1) }
+        };
+        let number = next(self.ejections.update(Ordering::Relaxed, Ordering::Relaxed, next));
         let time = spec.base.saturating_mul(number).min(spec.maximum);
         let until = now.saturating_add(shortened(time, spec.jitter, random));
         for count in [&self.consecutive_5xx, &self.consecutive_gateway_errors, &self.consecutive_local_origin] {
@@ -162,10 +176,7 @@ impl EndpointOutliers {
 
     /// Forgives one ejection.
     fn forgive(&self) {
-        let ejections = self.ejections.load(Ordering::Relaxed);
-        if ejections > 0 {
-            self.ejections.store(ejections - 1, Ordering::Relaxed);
-        }
+        self.ejections.update(Ordering::Relaxed, Ordering::Relaxed, |ejections| ejections.saturating_sub(1));
     }
 }
 
