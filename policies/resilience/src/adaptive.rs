@@ -274,6 +274,14 @@ mod tests {
     }
 
     #[test]
+    fn a_slow_time_is_soon_forgotten() {
+        let mut estimate = Estimate::new(AdaptiveSpec::new(5, 200, 20, WINDOW).unwrap());
+        (0..20).for_each(|_| estimate.adjust(0.1, 20.0));
+        (0..40).for_each(|_| estimate.adjust(0.01, 20.0));
+        assert!(estimate.long_average < 0.025, "{}", estimate.long_average);
+    }
+
+    #[test]
     fn a_window_waits_for_ten_calls() {
         let limit = AdaptiveConcurrency::new(AdaptiveSpec::new(1, 100, 1, WINDOW).unwrap());
         for second in 0..9 {

@@ -190,6 +190,22 @@ mod tests {
         assert_eq!(spent, 800);
     }
 
+    #[test]
+    fn two_threads_never_spend_the_same_retry() {
+        let spec = RetryBudgetSpec::new(0, at(1), 1, at(1)).unwrap();
+        let budgets: Vec<_> = (0..100_000).map(|_| RetryBudget::new(spec)).collect();
+        let start = std::sync::Barrier::new(4);
+        let spent: usize = std::thread::scope(|scope| {
+            let spend_all = || {
+                start.wait();
+                budgets.iter().filter(|budget| budget.try_withdraw(at(0)).is_ok()).count()
+            };
+            let threads: Vec<_> = (0..4).map(|_| scope.spawn(spend_all)).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).sum()
+        });
+        assert_eq!(spent, budgets.len());
+    }
+
     proptest! {
         #[test]
         fn the_balance_is_that_of_a_list_of_all_calls_and_retries(

@@ -290,6 +290,19 @@ fn a_ramp_admits_a_growing_share() {
 }
 
 #[test]
+fn openings_within_a_ramp_use_all_of_the_jitter() {
+    let open = OpenSpec::new(at(10), 1.0, at(10), 50).unwrap();
+    let half_open = HalfOpenSpec::new(1, 1, MAX_HALF_OPEN).unwrap();
+    let spec = BreakerSpec::new(WindowSpec::count(1).unwrap(), 1, 1, open, half_open).unwrap();
+    let breaker = Breaker::new(spec.with_ramp(at(100)).unwrap());
+    fail(&breaker, at(0));
+    call(&breaker, "+", at(10));
+    // The ramp admits the lower half of all values here. This one is in the middle of that half.
+    breaker.acquire(at(60), 1 << 30).unwrap().record(Outcome::Failure, QUICK, at(60));
+    assert_eq!(breaker.snapshot(at(60)).retry_after, Some(Duration::from_millis(7500)));
+}
+
+#[test]
 fn who_is_refused_in_a_ramp_learns_when_it_ends() {
     let breaker = Breaker::new(spec(1, 1).with_ramp(at(100)).unwrap());
     fail(&breaker, at(0));

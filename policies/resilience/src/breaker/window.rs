@@ -204,6 +204,8 @@ mod tests {
             window.record(Call::default(), Duration::from_secs(10));
             let totals = window.record(Call { failed: true, slow: false }, Duration::from_millis(late));
             prop_assert_eq!(totals, Totals { calls: 2, failures: 1, slow: 0 });
+            prop_assert_eq!(window.totals(Duration::from_millis(19_999)), totals);
+            prop_assert_eq!(window.totals(Duration::from_secs(20)), Totals::default());
         }
     }
 }

@@ -122,6 +122,14 @@ fn outcomes_while_ejected_say_nothing() {
 }
 
 #[test]
+fn an_endpoint_that_comes_back_begins_to_count_anew() {
+    let spec = spec(50).with_consecutive_5xx(3).unwrap().with_consecutive_gateway_errors(4).unwrap();
+    let backend = Backend::new(spec, 2);
+    assert_eq!((0..3).filter_map(|_| backend.record(0, GatewayError, at(0))).count(), 1);
+    assert_eq!(backend.record(0, GatewayError, at(30)), None);
+}
+
+#[test]
 fn no_more_than_the_share_is_ejected() {
     for (max_percent, count, expected) in [(0, 10, 0), (10, 10, 1), (10, 9, 0), (50, 3, 1), (34, 3, 1), (100, 3, 3)] {
         let backend = Backend::new(spec(max_percent).with_consecutive_5xx(1).unwrap(), count);
