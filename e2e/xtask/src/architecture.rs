@@ -19,7 +19,7 @@ const MAY_DEPEND: &[(&str, &[&str])] = &[
     ("control-plane-wire", &["control-plane-model", "kit-process"]),
     ("control-plane", &["control-plane-model", "control-plane-translate", "control-plane-wire", "crds", "kit-process"]),
     ("crds", &[]),
-    ("gateway-engine", &["control-plane-model", "kit-process", "policy-balance"]),
+    ("gateway-engine", &["control-plane-model", "kit-process", "policy-balance", "policy-resilience"]),
     ("gateway-filters", &["control-plane-model", "gateway-engine", "kit-process"]),
     (
         "gateway",
@@ -36,6 +36,7 @@ const MAY_DEPEND: &[(&str, &[&str])] = &[
     ("kit-process", &[]),
     ("kit-testing", &[]),
     ("policy-balance", &["control-plane-model"]),
+    ("policy-resilience", &["control-plane-model"]),
     ("e2e-bench-propagation", &[]),
     ("e2e-tests", &[]),
     ("xtask", &[]),
