@@ -1,0 +1,103 @@
+//! What a decision costs. Prints; asserts nothing about time, which belongs to the machine.
+//!
+//! `cargo test --release -p policy-rate-limit -- --ignored --nocapture --test-threads 1 cost`
+
+use std::{
+    hint::black_box,
+    num::{NonZeroU32, NonZeroUsize},
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use policy_rate_limit::{
+    AddressGrouping, Bucket, Buckets, Claim, InFlight, Key, KeyBuilder, KeySeed, Limit, PartKind, headers, take_all,
+};
+
+const CALLS: u32 = 4_000_000;
+
+#[expect(clippy::disallowed_methods, reason = "a measurement of the machine")]
+fn measure(what: &str, mut call: impl FnMut(u64, Duration)) {
+    let start = Instant::now();
+    for number in 0..CALLS {
+        // 50 ns apart.
+        call(number.into(), Duration::from_nanos(50 * u64::from(number)));
+    }
+    println!("{what:58} {:6.1} ns", start.elapsed().as_secs_f64() * 1e9 / f64::from(CALLS));
+}
+
+fn hashed(number: u64) -> Key {
+    let address = std::net::Ipv6Addr::from(u128::from(number) << 64);
+    KeyBuilder::new(&KeySeed::new([7; 16]))
+        .constant("rule-7")
+        .address(address.into(), AddressGrouping::default())
+        .finish()
+}
+
+/// Spread over `keys` numbers, without a pattern that a cache could follow.
+fn spread(number: u64, keys: u64) -> u64 {
+    number.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(20) % keys
+}
+
+#[test]
+#[ignore = "a measurement"]
+fn cost() {
+    let limit = Limit::new(1_000_000, Duration::from_secs(1), 100).unwrap();
+    let table = |keys| Buckets::new(NonZeroUsize::new(keys).unwrap());
+    let bucket = Bucket::default();
+    measure("bucket", |_, now| {
+        black_box(bucket.take(&limit, 1, now));
+    });
+    measure("hash of rule and address", |number, _| {
+        black_box(hashed(number));
+    });
+    measure("hash of rule, address and header", |number, _| {
+        let value = Some(&b"tenant-0123456789"[..]);
+        let key = KeyBuilder::new(&KeySeed::new([7; 16])).constant("rule-7");
+        let key = key
+            .address(std::net::Ipv4Addr::from_bits(spread(number, 1 << 30) as u32).into(), AddressGrouping::default());
+        black_box(key.text(PartKind::Header, "x-tenant", value, "none").finish());
+    });
+    for keys in [1, 1000, 100_000, 1_000_000] {
+        let buckets = table(2 * usize::try_from(keys).unwrap());
+        measure(&format!("hash and keyed bucket, {keys} keys"), |number, now| {
+            black_box(buckets.take(hashed(spread(number, keys)), &limit, 1, now));
+        });
+    }
+    let (buckets, slow) = (table(100_000), Limit::new(1, Duration::from_secs(3600), 10).unwrap());
+    measure("hash and keyed bucket, never the same key, with eviction", |number, now| {
+        black_box(buckets.take(hashed(number), &slow, 1, now));
+    });
+    let buckets = table(1_000_000);
+    measure("hashes and two buckets at once, 100000 keys each", |number, now| {
+        let claim = |offset| Claim { buckets: &buckets, key: hashed(spread(number, 100_000) + offset), limit, cost: 1 };
+        black_box(take_all(&[claim(0), claim(1 << 40)], now).is_ok());
+    });
+    let in_flight = Arc::new(InFlight::new(NonZeroUsize::new(100_000).unwrap()));
+    measure("hash, permit and its release, 100000 keys", |number, _| {
+        black_box(in_flight.acquire(hashed(spread(number, 100_000)), NonZeroU32::MAX).is_ok());
+    });
+    let name = headers::PolicyName::new("default").unwrap();
+    let decision = bucket.peek(&limit, 1, Duration::from_secs(1));
+    measure("value of RateLimit", |_, _| {
+        black_box(headers::service_limits([headers::ServiceLimit { name: &name, limit, decision }]));
+    });
+    let buckets = table(200_000);
+    #[expect(clippy::disallowed_methods, reason = "a measurement of the machine")]
+    let start = Instant::now();
+    thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                let key = hashed(1);
+                for number in 0..CALLS {
+                    black_box(buckets.take(key, &limit, 1, Duration::from_nanos(50 * u64::from(number))));
+                }
+            });
+        }
+    });
+    println!(
+        "{:58} {:6.1} ns",
+        "keyed bucket, two threads on one key, each call of one",
+        start.elapsed().as_secs_f64() * 1e9 / f64::from(CALLS)
+    );
+}
