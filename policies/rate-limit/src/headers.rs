@@ -197,7 +197,7 @@ mod tests {
         Limit::new(rate, per, burst).unwrap()
     }
 
-    const MINUTE: Duration = Duration::from_secs(60);
+    const MINUTE: Duration = Duration::from_mins(1);
 
     #[test]
     fn policies_are_written_as_in_the_draft() {
@@ -206,7 +206,7 @@ mod tests {
         assert_eq!(
             policies([
                 requests(&burst, limit(100, MINUTE, 10)),
-                requests(&daily, limit(1000, Duration::from_secs(86_400), 1000))
+                requests(&daily, limit(1000, Duration::from_hours(24), 1000))
             ]),
             r#""burst";q=100;w=60, "daily";q=1000;w=86400"#
         );

@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 /// The longest period, the longest time to refill a burst, and the longest debt beyond it: 366 days.
-pub const LONGEST: Duration = Duration::from_secs(366 * 86_400);
+pub const LONGEST: Duration = Duration::from_hours(366 * 24);
 
 /// How many units a client may use: `rate` in each `per` on average, `burst` at once after a quiet time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
