@@ -2,7 +2,7 @@
 //!
 //! Invariant: one atomic step. The sets of all buckets are locked in the order of their addresses, so calls of several
 //! threads come out as if made one after another: nothing is admitted above a limit, and nothing is refused that would
-//! pass in that order. While they are locked, nothing waits for anything else.
+//! pass in that order. Nothing but arithmetic is done while they are locked.
 
 use std::time::Duration;
 
@@ -63,27 +63,31 @@ pub fn take_all(claims: &[Claim<'_>], now: Duration) -> Result<Taken, TooManyCla
     }
     let now = Ticks::at(now);
     let mut held = lock(claims);
-    let mut said: [Option<(Decision, Eviction)>; MAX_CLAIMS] = [None; MAX_CLAIMS];
-    for held in held.iter_mut().flatten() {
-        for (claim, said) in of_set(held.address, claims, &mut said) {
-            *said = Some(held.entries.take(claim.key.fingerprint(), &claim.limit, claim.cost, now));
+    let mut decisions = [None; MAX_CLAIMS];
+    let mut evictions = [Eviction::None; MAX_CLAIMS];
+    for Held { address, entries, .. } in held.iter_mut().flatten() {
+        let places = decisions.iter_mut().zip(&mut evictions);
+        let of_set = claims.iter().zip(places).filter(|(claim, _)| address_of(set_of(claim)) == *address);
+        for (claim, (decision, eviction)) in of_set {
+            let (said, made_room) = entries.take(claim.key.fingerprint(), &claim.limit, claim.cost, now);
+            (*decision, *eviction) = (Some(said), made_room);
         }
     }
-    let verdict = said.iter().flatten().map(|(decision, _)| decision.verdict).max().unwrap_or_default();
+    let verdict = decisions.iter().flatten().map(|decision| decision.verdict).max().unwrap_or_default();
     if verdict == Verdict::Allowed {
-        for (claim, (_, eviction)) in claims.iter().zip(said.into_iter().flatten()) {
+        for (claim, eviction) in claims.iter().zip(evictions) {
             claim.buckets.count(eviction);
         }
     } else {
-        for held in held.iter_mut().flatten() {
-            *held.entries = held.before;
-            for (claim, said) in of_set(held.address, claims, &mut said) {
-                let decision = held.entries.peek(claim.key.fingerprint(), &claim.limit, claim.cost, now);
-                *said = Some((decision, Eviction::None));
+        for Held { address, entries, before } in held.iter_mut().flatten() {
+            **entries = *before;
+            let of_set = claims.iter().zip(&mut decisions).filter(|(claim, _)| address_of(set_of(claim)) == *address);
+            for (claim, decision) in of_set {
+                *decision = Some(entries.peek(claim.key.fingerprint(), &claim.limit, claim.cost, now));
             }
         }
     }
-    Ok(Taken { verdict, decisions: said.map(|said| said.map(|(decision, _)| decision)) })
+    Ok(Taken { verdict, decisions })
 }
 
 /// A set that is locked.
@@ -92,15 +96,6 @@ struct Held<'a> {
     entries: MutexGuard<'a, Entries>,
     /// As it was found.
     before: Entries,
-}
-
-/// The claims on one set, and the place for what is said to each.
-fn of_set<'c, S>(
-    address: usize,
-    claims: &'c [Claim<'c>],
-    said: &'c mut [S],
-) -> impl Iterator<Item = (&'c Claim<'c>, &'c mut S)> {
-    claims.iter().zip(said).filter(move |(claim, _)| address_of(set_of(claim)) == address)
 }
 
 /// Each set once, in the order of addresses.

@@ -81,10 +81,14 @@ fn cost() {
     measure("hash and keyed bucket, never the same key, with eviction", |number, now| {
         black_box(buckets.take(hashed(number), &slow, 1, now));
     });
-    let buckets = table(1_000_000);
-    measure("hashes and two buckets at once, 100000 keys each", |number, now| {
-        let claim = |offset| Claim { buckets: &buckets, key: hashed(spread(number, 100_000) + offset), limit, cost: 1 };
-        black_box(take_all(&[claim(0), claim(1 << 40)], now).is_ok());
+    let buckets = table(2000);
+    let keys: Vec<Key> = (0..2000).map(hashed).collect();
+    measure("keyed bucket, 1000 keys", |number, now| {
+        black_box(keys.get((number % 1000) as usize).map(|key| buckets.take(*key, &limit, 1, now)));
+    });
+    measure("two keyed buckets at once, 1000 keys each", |number, now| {
+        let claim = |offset| Claim { buckets: &buckets, key: keys[(number % 1000) as usize + offset], limit, cost: 1 };
+        black_box(take_all(&[claim(0), claim(1000)], now).is_ok());
     });
     let in_flight = Arc::new(InFlight::new(NonZeroUsize::new(100_000).unwrap()));
     measure("hash, permit and its release, 100000 keys", |number, _| {
