@@ -247,6 +247,15 @@ mod tests {
         assert_eq!(slice.give_back(millis(103)), 3, "an answer counts once");
     }
 
+    #[test]
+    fn a_store_that_grants_more_than_was_asked_for_does_not_make_the_slice_greater() {
+        let mut slice = slice(10);
+        let ask = slice.ask(millis(0)).unwrap();
+        slice.answer(ask.id, Answer::Granted(1000), millis(0));
+        assert_eq!(slice.give_back(millis(0)), 10);
+        assert_eq!(slice.give_back(millis(0)), 0);
+    }
+
     proptest! {
         /// Several processes, one store, answers late or lost.
         #[test]

@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use governor::{Quota, RateLimiter, clock::FakeRelativeClock};
 use policy_rate_limit::{
     AddressGrouping, Bucket, Buckets, Claim, InFlight, Key, KeyBuilder, KeySeed, Limit, PartKind, headers, take_all,
 };
@@ -77,6 +78,11 @@ fn cost() {
             black_box(buckets.take(hashed(spread(number, keys)), &limit, 1, now));
         });
     }
+    let quota = Quota::per_second(NonZeroU32::MAX);
+    let peer = RateLimiter::hashmap_with_clock(quota, FakeRelativeClock::default());
+    measure("governor's keyed limiter, 100000 numbers as keys", |number, _| {
+        black_box(peer.check_key(&spread(number, 100_000)).is_ok());
+    });
     let (buckets, slow) = (table(100_000), Limit::new(1, Duration::from_hours(1), 10).unwrap());
     measure("hash and keyed bucket, never the same key, with eviction", |number, now| {
         black_box(buckets.take(hashed(number), &slow, 1, now));
