@@ -19,10 +19,12 @@
 //! - An exhausted key stays refused unless the six others in its set are exhausted as well. Nobody can find keys of one set
 //!   without the seed: it takes some capacity-times-burst units, within the time in which a burst refills, to have a table
 //!   forget exhausted keys.
-//! - A flood of one request a key can make the table forget only what owes at most as much as one request. All that is ever
-//!   admitted above the limits is at most the sum of what each eviction forgot: for such a flood one request for each key
-//!   of the flood that finds its set full. Whoever can make up keys has as many full buckets for nothing.
-//! - A flood slower than capacity / time for one unit to come back evicts almost nothing, as its slots are free again.
+//! - Keys of a flood with one request each owe little, so they take one another's slots. They make the table forget a key
+//!   that owes more than one request only where all seven of a set are such keys, and then the one that owes least.
+//! - All that is ever admitted above the limits is at most the sum of what each eviction forgot, which is never more than a
+//!   burst and a debt. Whoever can make up keys has as many full buckets for nothing.
+//! - A flood slower than half the capacity in the time for one unit to come back evicts almost nothing: its slots are free
+//!   again.
 //!
 //! Limits that refill in an hour owe more than limits that refill in a second. Give each rule a table of its own where one
 //! rule must not forget for the sake of another.
@@ -325,6 +327,19 @@ mod tests {
             assert!((590..=600).contains(&admitted), "{admitted}");
         }
         assert_eq!(buckets.evictions(), 0);
+    }
+
+    #[test]
+    fn keys_with_one_request_each_take_one_slot_of_a_set_of_keys_that_owe_more() {
+        let (buckets, limit) = (table(1), per_second(1, 10));
+        for number in 0..7 {
+            buckets.take(key(number), &limit, number + 3, millis(0));
+        }
+        for number in 100..1000 {
+            assert!(buckets.take(key(number), &limit, 1, millis(number)).is_allowed());
+        }
+        let remaining = |number| buckets.peek(key(number), &limit, 1, millis(1000)).remaining;
+        assert_eq!([0, 1, 2, 3, 4, 5, 6].map(remaining), [10, 7, 6, 5, 4, 3, 2], "the first was forgotten");
     }
 
     proptest! {

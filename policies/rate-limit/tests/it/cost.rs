@@ -43,7 +43,8 @@ fn hashed(number: u64) -> Key {
 
 /// Spread over `keys` numbers, without a pattern that a cache could follow.
 fn spread(number: u64, keys: u64) -> u64 {
-    number.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(20) % keys
+    let mixed = number.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(20);
+    u64::try_from((u128::from(mixed) * u128::from(keys)) >> 64).unwrap()
 }
 
 #[test]
@@ -74,8 +75,10 @@ fn cost() {
     });
     for keys in [1, 1000, 100_000, 1_000_000] {
         let buckets = table(2 * usize::try_from(keys).unwrap());
-        measure(&format!("hash and keyed bucket, {keys} keys"), |number, now| {
-            black_box(buckets.take(hashed(spread(number, keys)), &limit, 1, now));
+        measure(&format!("hash after a rule and keyed bucket, {keys} keys"), |number, now| {
+            let address = std::net::Ipv6Addr::from(u128::from(spread(number, keys)) << 64);
+            let key = rule.clone().address(address.into(), AddressGrouping::default()).finish();
+            black_box(buckets.take(key, &limit, 1, now));
         });
     }
     let quota = Quota::per_second(NonZeroU32::MAX);
