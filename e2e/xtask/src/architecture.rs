@@ -20,7 +20,7 @@ const MAY_DEPEND: &[(&str, &[&str])] = &[
     ("control-plane", &["control-plane-model", "control-plane-translate", "control-plane-wire", "crds", "kit-process"]),
     ("crds", &[]),
     ("gateway-engine", &["control-plane-model", "kit-process", "policy-balance", "policy-resilience"]),
-    ("gateway-filters", &["control-plane-model", "gateway-engine", "kit-process"]),
+    ("gateway-filters", &["control-plane-model", "gateway-engine", "kit-process", "policy-rate-limit"]),
     (
         "gateway",
         &[
@@ -37,6 +37,7 @@ const MAY_DEPEND: &[(&str, &[&str])] = &[
     ("kit-testing", &[]),
     ("policy-balance", &["control-plane-model"]),
     ("policy-resilience", &["control-plane-model"]),
+    ("policy-rate-limit", &["control-plane-model"]),
     ("e2e-bench-propagation", &[]),
     ("e2e-tests", &[]),
     ("xtask", &[]),

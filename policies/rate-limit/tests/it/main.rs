@@ -1,0 +1,6 @@
+//! The crate as its users see it.
+
+#[cfg(test)]
+mod cost;
+#[cfg(test)]
+mod flood;
