@@ -27,7 +27,7 @@ use crate::verifier::{UnixTime, Verified, Verifier};
 /// Most entries of one cache.
 pub const MAX_CACHE_ENTRIES: usize = 1 << 20;
 /// Longest time that an entry may be used.
-pub const MAX_CACHE_TIME: Duration = Duration::from_secs(3600);
+pub const MAX_CACHE_TIME: Duration = Duration::from_hours(1);
 /// Entries under one lock. A new one takes the place of an expired one, or else of the one used longest ago.
 const WAYS: usize = 8;
 
@@ -145,7 +145,7 @@ impl TokenCache {
     }
 
     fn set(&self, tag: u128) -> Option<&Mutex<Set>> {
-        #[expect(clippy::cast_possible_truncation, reason = "any bits of the tag will do")]
+        // Any bits of the tag will do.
         self.sets.get(tag as usize & (self.sets.len() - 1))
     }
 

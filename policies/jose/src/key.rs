@@ -78,7 +78,7 @@ pub(crate) struct Key {
 #[derive(Clone)]
 enum Check {
     Public(ParsedPublicKey),
-    Secret(hmac::Key),
+    Secret(Box<hmac::Key>),
 }
 
 /// Shows no material: that of HMAC is secret.
@@ -288,7 +288,7 @@ impl Material {
                 let fitting: Vec<_> = fitting.collect();
                 let strong = fitting.iter().filter(|(_, hash)| secret.len() >= hash.tag_len());
                 let checks: Vec<_> = strong
-                    .map(|(algorithm, hash)| (*algorithm, Check::Secret(hmac::Key::new(*hash, secret))))
+                    .map(|(algorithm, hash)| (*algorithm, Check::Secret(Box::new(hmac::Key::new(*hash, secret)))))
                     .collect();
                 if checks.is_empty() && !fitting.is_empty() { Err(KeyDefect::TooWeak) } else { Ok(checks) }
             }
@@ -363,4 +363,52 @@ pub(crate) fn sha256(bytes: &[u8]) -> [u8; 32] {
     let mut output = [0; 32];
     output.copy_from_slice(digest(&SHA256, bytes).as_ref());
     output
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn material(jwk: &str) -> Material {
+        let jwk: Value = serde_json::from_str(jwk).unwrap();
+        Material::from_jwk(jwk.as_object().unwrap()).unwrap()
+    }
+
+    /// RFC 7638 section 3.1, RFC 8037 appendix A.3.
+    #[test]
+    fn thumbprints_are_those_of_the_rfcs() {
+        for (jwk, thumbprint) in [
+            (
+                r#"{"kty":"RSA","n":"0vx7agoebGcQSuuPiLJXZptN9nndrQmbXEps2aiAFbWhM78LhWx4cbbfAAtVT86zwu1RK7aPFFxuhDR1L6tSoc_BJECPebWKRXjBZCiFV4n3oknjhMstn64tZ_2W-5JsGY4Hc5n9yBXArwl93lqt7_RN5w6Cf0h4QyQ5v-65YGjQR0_FDW2QvzqY368QQMicAtaSqzs8KJZgnYb9c7d0zgdAZHzu6qMQvRL5hajrn1n91CbOpbISD08qNLyrdkt-bFTWhAI4vMQFh6WeZu0fM4lFd2NcRwr3XPksINHaQ-G_xBniIqbw0Ls1jF44-csFCur-kEgU8awapJzKnqDKgw","e":"AQAB","alg":"RS256"}"#,
+                "NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs",
+            ),
+            (
+                r#"{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}"#,
+                "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k",
+            ),
+        ] {
+            assert_eq!(base64url::encode(&material(jwk).thumbprint()), thumbprint);
+        }
+    }
+
+    /// Those of the npm package `jose` (`tests/vectors`), for every type of public key.
+    #[test]
+    fn a_key_in_pem_has_the_thumbprint_of_the_same_key_as_jwk() {
+        use rustls_pki_types::{SubjectPublicKeyInfoDer, pem::PemObject as _};
+        let vectors: Value = serde_json::from_str(include_str!("../tests/vectors/jose.json")).unwrap();
+        for vector in vectors["tokens"].as_object().unwrap().values().filter(|vector| vector["pem"].is_string()) {
+            let der = SubjectPublicKeyInfoDer::from_pem_slice(vector["pem"].as_str().unwrap().as_bytes()).unwrap();
+            let material = Material::from_spki(&der).unwrap();
+            assert_eq!(base64url::encode(&material.thumbprint()), vector["thumbprint"].as_str().unwrap());
+        }
+    }
+
+    #[test]
+    fn a_key_checks_nothing_of_another_algorithm() {
+        let material =
+            material(r#"{"kty":"oct","k":"AyM1SysPpbyDfgZld3umj1qzKObwVMkoqQ-EstJQLr_T-1qS0gZH75aKtMN3Yj0i"}"#);
+        let key = Key::new(None, &material, [Algorithm::Hs256].into_iter().collect()).unwrap();
+        assert!(key.fits(Algorithm::Hs256) && !key.fits(Algorithm::Hs384) && !key.fits(Algorithm::Rs256));
+        assert!(!key.verifies(Algorithm::Rs256, b"", b""));
+    }
 }

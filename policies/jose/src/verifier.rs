@@ -15,7 +15,7 @@ use crate::key_set::{Candidates, KeySet};
 use crate::reason::Reason;
 
 /// Largest clock skew that a policy may allow.
-pub const MAX_LEEWAY: Duration = Duration::from_secs(300);
+pub const MAX_LEEWAY: Duration = Duration::from_mins(5);
 /// Longest token that a policy may allow, in bytes.
 pub const MAX_TOKEN_BYTES: usize = 64 * 1024;
 /// Longest list of issuers, audiences, types or required claims.
