@@ -3,6 +3,9 @@
 
 use std::fmt::Write as _;
 
+use crate::algorithm::{Algorithm, Algorithms};
+use crate::binding::BindingReason;
+use crate::proof::ProofReason;
 use crate::reason::Reason;
 
 /// How a token is presented.
@@ -98,6 +101,10 @@ pub enum Problem<'a> {
     InvalidRequest(CredentialsError),
     /// The token is refused.
     InvalidToken(Reason),
+    /// The proof of possession is refused (RFC 9449 section 7.1).
+    InvalidProof(ProofReason),
+    /// Whoever sent the token did not show what it is bound to.
+    NotPossessed(BindingReason),
     /// The token is good, but lacks one of these scopes.
     InsufficientScope(&'a [String]),
 }
@@ -107,7 +114,7 @@ impl Problem<'_> {
     pub const fn status(self) -> u16 {
         match self {
             Self::InvalidRequest(_) => 400,
-            Self::MissingToken | Self::InvalidToken(_) => 401,
+            Self::MissingToken | Self::InvalidToken(_) | Self::InvalidProof(_) | Self::NotPossessed(_) => 401,
             Self::InsufficientScope(_) => 403,
         }
     }
@@ -117,7 +124,9 @@ impl Problem<'_> {
         match self {
             Self::MissingToken => None,
             Self::InvalidRequest(_) => Some("invalid_request"),
-            Self::InvalidToken(_) => Some("invalid_token"),
+            Self::InvalidToken(_) | Self::NotPossessed(_) => Some("invalid_token"),
+            Self::InvalidProof(ProofReason::WrongNonce) => Some("use_dpop_nonce"),
+            Self::InvalidProof(_) => Some("invalid_dpop_proof"),
             Self::InsufficientScope(_) => Some("insufficient_scope"),
         }
     }
@@ -153,6 +162,14 @@ impl Challenge {
         Ok(Self { scheme, fixed })
     }
 
+    /// Adds `algs`, the algorithms of proofs (RFC 9449 section 7.1).
+    #[must_use]
+    pub fn with_proof_algorithms(mut self, algorithms: Algorithms) -> Self {
+        let names: Vec<&str> = algorithms.iter().map(Algorithm::name).collect();
+        parameter(&mut self.fixed, "algs", &names.join(" "));
+        self
+    }
+
     /// The value of `WWW-Authenticate`, in visible ASCII. Says nothing that the request chose.
     pub fn value(&self, problem: Problem<'_>) -> String {
         let mut parameters = self.fixed.clone();
@@ -163,6 +180,8 @@ impl Challenge {
             Problem::MissingToken => {}
             Problem::InvalidRequest(error) => parameter(&mut parameters, "error_description", &error.to_string()),
             Problem::InvalidToken(reason) => parameter(&mut parameters, "error_description", &reason.to_string()),
+            Problem::InvalidProof(reason) => parameter(&mut parameters, "error_description", &reason.to_string()),
+            Problem::NotPossessed(reason) => parameter(&mut parameters, "error_description", &reason.to_string()),
             Problem::InsufficientScope(scopes) => {
                 // RFC 6749 section 3.3 leaves out quotes and backslashes, so none is lost that a token could have.
                 let is_scope = |byte: u8| byte.is_ascii_graphic() && byte != b'"' && byte != b'\\';
@@ -236,6 +255,15 @@ mod tests {
         );
         let bare = Challenge::new(Scheme::Dpop, None, None).unwrap();
         assert_eq!(bare.value(Problem::MissingToken), "DPoP");
+        let algorithms = [Algorithm::Es256, Algorithm::EdDsa].into_iter().collect();
+        let proofs = bare.clone().with_proof_algorithms(algorithms);
+        assert_eq!(
+            proofs.value(Problem::InvalidProof(ProofReason::WrongNonce)),
+            r#"DPoP algs="ES256 EdDSA", error="use_dpop_nonce", error_description="the proof lacks the nonce""#
+        );
+        let unbound = Problem::NotPossessed(BindingReason::NotBound);
+        assert_eq!((unbound.status(), unbound.error()), (401, Some("invalid_token")));
+        assert_eq!(Problem::InvalidProof(ProofReason::Stale).error(), Some("invalid_dpop_proof"));
         let scopes = ["read".to_owned(), "wri\"te\r\n".to_owned(), "admin".to_owned()];
         let problem = Problem::InsufficientScope(&scopes);
         assert_eq!(bare.value(problem), r#"DPoP error="insufficient_scope", scope="read admin""#);

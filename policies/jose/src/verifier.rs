@@ -7,10 +7,9 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 
 use crate::algorithm::{Algorithm, Algorithms};
-use crate::base64url;
 use crate::claims::{ClaimPath, Claims};
-use crate::json::{self, JsonError};
-use crate::key::sha256;
+use crate::compact::{Compact, normal_type};
+use crate::key::{Key, sha256};
 use crate::key_set::{Candidates, KeySet};
 use crate::reason::Reason;
 
@@ -185,15 +184,10 @@ impl Verifier {
     /// # Errors
     /// The first rule that the token breaks, in the order of [`Reason`].
     pub fn verify(&self, token: &str, keys: &KeySet, now: UnixTime) -> Result<Verified, Reason> {
-        let token = self.split(token)?;
-        let (key_id, algorithm) = self.header(&token.header)?;
-        check_signature(keys, key_id.as_deref(), algorithm, token.signed, &token.signature)?;
-        let members = base64url::decode(token.payload).ok_or(Reason::Malformed)?;
-        let members = json::parse_object(&members).map_err(|error| match error {
-            JsonError::NotAnObject => Reason::MalformedClaims,
-            JsonError::DuplicateMember => Reason::DuplicateMember,
-        })?;
-        let claims = Claims::new(members);
+        let token = Compact::parse(token, self.spec.max_token_bytes)?;
+        let (key_id, algorithm) = self.check_header(&token)?;
+        check_signature(keys, key_id.as_deref(), algorithm, &token)?;
+        let claims = Claims::new(token.claims()?);
         let expiry = self.check_claims(&claims, now)?;
         Ok(Verified { claims, key_id, algorithm, expiry })
     }
@@ -208,36 +202,17 @@ impl Verifier {
         &self.fingerprint
     }
 
-    fn split<'a>(&self, token: &'a str) -> Result<Parts<'a>, Reason> {
-        if token.len() > self.spec.max_token_bytes {
-            return Err(Reason::TooLarge);
-        }
-        let (signed, signature) = token.rsplit_once('.').ok_or(Reason::Malformed)?;
-        let (header, payload) = signed.split_once('.').ok_or(Reason::Malformed)?;
-        let is_text = |part: &str| part.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte));
-        if payload.is_empty() || !is_text(payload) {
-            return Err(Reason::Malformed);
-        }
-        let header = base64url::decode(header).ok_or(Reason::Malformed)?;
-        let signature = base64url::decode(signature).ok_or(Reason::Malformed)?;
-        Ok(Parts { header, payload, signed: signed.as_bytes(), signature })
-    }
-
-    fn header(&self, text: &[u8]) -> Result<(Option<Box<str>>, Algorithm), Reason> {
-        let header = json::parse_object(text).map_err(|error| match error {
-            JsonError::NotAnObject => Reason::MalformedHeader,
-            JsonError::DuplicateMember => Reason::DuplicateMember,
-        })?;
-        let name = string(&header, "alg")?.ok_or(Reason::MalformedHeader)?;
+    fn check_header(&self, token: &Compact<'_>) -> Result<(Option<Box<str>>, Algorithm), Reason> {
+        let name = token.text("alg")?.ok_or(Reason::MalformedHeader)?;
         if name.eq_ignore_ascii_case("none") {
             return Err(Reason::Unsigned);
         }
         let algorithm = Algorithm::from_name(name).filter(|algorithm| self.spec.algorithms.contains(*algorithm));
         let algorithm = algorithm.ok_or(Reason::AlgorithmNotAllowed)?;
-        if header.contains_key("crit") {
+        if token.header.contains_key("crit") {
             return Err(Reason::CriticalExtension);
         }
-        let kind = string(&header, "typ")?.map(normal_type);
+        let kind = token.kind()?;
         let accepted = match (&self.spec.types, kind.as_deref()) {
             (TokenTypes::Usual, kind) => matches!(kind, None | Some("jwt" | "at+jwt")),
             (TokenTypes::OneOf(_), None) => false,
@@ -246,7 +221,7 @@ impl Verifier {
         if !accepted {
             return Err(Reason::TypeNotAccepted);
         }
-        Ok((string(&header, "kid")?.map(Into::into), algorithm))
+        Ok((token.text("kid")?.map(Into::into), algorithm))
     }
 
     fn check_claims(&self, claims: &Claims, now: UnixTime) -> Result<Option<UnixTime>, Reason> {
@@ -312,23 +287,15 @@ impl Verifier {
     }
 }
 
-/// A token's parts; the payload stays as it is until the signature has been checked.
-struct Parts<'a> {
-    header: Vec<u8>,
-    payload: &'a str,
-    signed: &'a [u8],
-    signature: Vec<u8>,
-}
-
 fn check_signature(
     keys: &KeySet,
     key_id: Option<&str>,
     algorithm: Algorithm,
-    signed: &[u8],
-    signature: &[u8],
+    token: &Compact<'_>,
 ) -> Result<(), Reason> {
+    let is_right = |key: &&Key| key.verifies(algorithm, token.signed, &token.signature);
     match keys.candidates(key_id, algorithm) {
-        Candidates::Try { keys, .. } if keys.iter().any(|key| key.verifies(algorithm, signed, signature)) => Ok(()),
+        Candidates::Try { keys, .. } if keys.iter().any(is_right) => Ok(()),
         Candidates::Try { is_known: true, .. } => Err(Reason::BadSignature),
         Candidates::Try { is_known: false, .. } | Candidates::UnknownId => Err(Reason::UnknownKey),
         Candidates::OtherAlgorithm => Err(Reason::KeyAlgorithmMismatch),
@@ -336,18 +303,8 @@ fn check_signature(
     }
 }
 
-fn string<'a>(header: &'a Map<String, Value>, name: &str) -> Result<Option<&'a str>, Reason> {
-    header.get(name).map(|value| value.as_str().ok_or(Reason::MalformedHeader)).transpose()
-}
-
-/// RFC 7515 section 4.1.9: `application/` may be left out, and media types ignore case.
-fn normal_type(name: &str) -> String {
-    let name = name.to_ascii_lowercase();
-    name.strip_prefix("application/").filter(|rest| !rest.contains('/')).map(str::to_owned).unwrap_or(name)
-}
-
 /// A NumericDate in whole seconds. One before 1970 or after the year 285 million is malformed.
-fn date(members: &Map<String, Value>, name: &str, round: fn(f64) -> f64) -> Result<Option<u64>, Reason> {
+pub(crate) fn date(members: &Map<String, Value>, name: &str, round: fn(f64) -> f64) -> Result<Option<u64>, Reason> {
     let Some(value) = members.get(name) else { return Ok(None) };
     let seconds = round(value.as_f64().ok_or(Reason::MalformedClaims)?);
     if !(0.0..MAX_DATE).contains(&seconds) {

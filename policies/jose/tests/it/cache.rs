@@ -82,7 +82,7 @@ fn refused_tokens_are_not_kept() {
 #[test]
 fn entries_are_bounded_and_what_is_used_stays() {
     // One set of eight.
-    let cache = TokenCache::new(1, Duration::from_secs(60), [1; 16]).unwrap();
+    let cache = TokenCache::new(1, Duration::from_mins(1), [1; 16]).unwrap();
     let bound = bound(spec(), keys());
     let tokens: Vec<String> = (0..20).map(|n| ED.token(&with("sub", json!(n)))).collect();
     for token in &tokens {

@@ -11,6 +11,8 @@ mod issuer;
 #[cfg(test)]
 mod key_sets;
 #[cfg(test)]
+mod proofs;
+#[cfg(test)]
 mod properties;
 #[cfg(test)]
 mod rules;

@@ -1,8 +1,9 @@
 //! Whatever comes in, nothing panics; and nothing but the signed text is accepted.
 
-use policy_jose::{Algorithm, Algorithms, ClaimPath, KeySet, UnixTime};
+use policy_jose::{Algorithm, Algorithms, ClaimPath, KeySet, MAX_PROOF_AGE, ProofRules, ProvenRequest, UnixTime};
 use proptest::prelude::*;
 use proptest::sample::Index;
+use serde_json::json;
 
 use crate::issuer::{ED, ES, NOW, claims, encode, keys, verifier};
 
@@ -56,8 +57,24 @@ proptest! {
     ) {
         let every: Algorithms = Algorithm::ALL.into_iter().collect();
         let (x, y) = (encode(&x), encode(&y));
-        let jwk = serde_json::json!({"kty": kind, "crv": curve, "x": x, "y": y, "n": y, "e": x, "k": y});
-        let _ = KeySet::parse(serde_json::json!({"keys": [jwk]}).to_string().as_bytes(), every);
+        let jwk = json!({"kty": kind, "crv": curve, "x": x, "y": y, "n": y, "e": x, "k": y});
+        let _ = KeySet::parse(json!({"keys": [jwk]}).to_string().as_bytes(), every);
+    }
+
+    #[test]
+    fn no_proof_makes_the_check_panic(
+        header in r#"\{"typ":"dpop\+jwt","alg":"(ES256|EdDSA)","jwk":\{("(kty|crv|x|y)":("EC"|"P-256"|"AA"|1),?){0,4}\}\}"#,
+        url in "[a-z:/%?#@\\[\\].é]{0,20}",
+        text in any::<String>(),
+    ) {
+        let rules = ProofRules::new(Algorithms::ASYMMETRIC, MAX_PROOF_AGE, MAX_PROOF_AGE).unwrap();
+        let request = ProvenRequest { method: "GET", target: &url, token: "", nonces: &[] };
+        prop_assert!(rules.check(&text, request, NOW).is_err());
+        let odd = ES.sign(&header, "{}");
+        prop_assert!(rules.check(&odd, request, NOW).is_err());
+        let header = json!({"typ": "dpop+jwt", "alg": "ES256", "jwk": ES.jwk}).to_string();
+        let claims = json!({"htm": "GET", "htu": url, "jti": text, "iat": NOW.0, "ath": text}).to_string();
+        prop_assert!(rules.check(&ES.sign(&header, &claims), request, NOW).is_err());
     }
 
     #[test]

@@ -1,4 +1,5 @@
-// Writes the tokens of tests/vectors/jose.json: node generate.mjs > jose.json, with the npm package `jose` installed.
+// Writes jose.json. The keys are made anew and thrown away: `npm install jose@6.2.18`, `node generate.mjs > jose.json`
+// (Node 20).
 import * as jose from 'jose'
 const claims = { iss: 'https://issuer.example', aud: ['api', 'other'], sub: 'alice', iat: 1700000000, nbf: 1700000000, exp: 1700003600, scope: 'read write' }
 const out = { jwks: { keys: [] }, tokens: {} }
