@@ -7,7 +7,7 @@
 //! An entry's key is SipHash-2-4 with 128 bits over policy, keys and token, under a secret seed; nothing else of the
 //! token is compared. To pass as another token one would have to forge a tag of that MAC, without ever seeing one: 2^-128
 //! a try. (Best known differential: 2^-236.3; Dobraunig, Mendel, Schläffer 2014.) SHA-256 would need no seed, and costs
-//! two to three times as much for a token of 700 bytes; SipHash-1-3 costs half, but has no published analysis to lean on.
+//! two to three times as much for a token of 700 bytes; SipHash-1-3 costs half, and is made for tables, not for this.
 //!
 //! Refused tokens are not kept. An attacker varies them at no cost, so they would only push each other out; and an
 //! unknown key may be known a moment later.
@@ -78,8 +78,9 @@ pub enum Lookup {
     Miss,
 }
 
-/// Accepted tokens. May be shared by all threads, or each may have its own: a lock is held for some 20 ns, and guards
-/// eight entries. It takes 48 bytes an entry and what the claims take, even for those not used.
+/// Accepted tokens. May be shared by all threads, or each may have its own: a lock guards eight
+/// entries and is held while they are looked at. It takes some 50 bytes for each entry from the start, and the claims'
+/// own for each that is used.
 pub struct TokenCache {
     seed: [u8; 16],
     longest: u64,

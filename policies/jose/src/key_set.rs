@@ -48,7 +48,7 @@ pub enum KeySetError {
     NoUsableKey(Vec<SkippedKey>),
 }
 
-/// Keys that are parsed and ready. Cheap to share, dear to build (some 20 microseconds a key and algorithm).
+/// Keys that are parsed and ready. Built once for each fetch, and shared.
 #[derive(Clone, Debug)]
 pub struct KeySet {
     keys: Vec<Key>,
@@ -100,7 +100,7 @@ impl KeySet {
         Self::collect(keys.iter().map(|der| (id.map(str::to_owned), Key::from_spki(id, der, algorithms))))
     }
 
-    /// Keys without a key id or with it, each a DER SubjectPublicKeyInfo.
+    /// Keys in DER (SubjectPublicKeyInfo), each with its key id or none; see [`KeySet::from_pem`].
     ///
     /// # Errors
     /// [`KeySetError::NoUsableKey`] and [`KeySetError::TooManyKeys`].

@@ -35,5 +35,5 @@ pub use proof::{
 pub use reason::Reason;
 pub use verifier::{
     Audiences, Expiry, InvalidVerifier, MAX_LEEWAY, MAX_LIST, MAX_TOKEN_BYTES, TokenTypes, UnixTime, Verified,
-    Verifier, VerifierSpec,
+    Verifier, VerifierSpec, claimed_issuer,
 };

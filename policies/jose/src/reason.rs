@@ -27,7 +27,8 @@ pub enum Reason {
     /// `typ` is not one of the policy's (RFC 8725 section 3.11).
     #[error("the token's type is not accepted")]
     TypeNotAccepted,
-    /// No key has the token's `kid`. The one reason to fetch the key set again.
+    /// No key has the token's `kid`. The one reason to fetch the key set again. (Where an issuer writes no `kid`, a new
+    /// key shows as [`Reason::BadSignature`]: only fetching from time to time finds it.)
     #[error("the token's key is unknown")]
     UnknownKey,
     /// The token has no `kid`, and more keys fit than are tried.

@@ -57,7 +57,8 @@ pub enum Expiry {
 /// A policy as it is written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VerifierSpec {
-    /// `iss` must be one of these, compared exactly. 1 to [`MAX_LIST`].
+    /// `iss` must be one of these, compared exactly. 1 to [`MAX_LIST`]. Any key of the set may sign for any of them:
+    /// issuers that do not trust each other have a policy and a key set each.
     pub issuers: Vec<String>,
     /// See [`Audiences`].
     pub audiences: Audiences,
@@ -135,6 +136,16 @@ pub struct Verified {
     pub algorithm: Algorithm,
     /// `exp`, without leeway, rounded down. `None` only where the policy waives it.
     pub expiry: Option<UnixTime>,
+}
+
+/// The `iss` that a token claims, to choose among policies, and for nothing else: it is not checked, and anybody can
+/// write it. The policy that is chosen checks all of the token.
+///
+/// # Errors
+/// Those of [`Reason`] up to the claims; [`Reason::WrongIssuer`] where there is no `iss`.
+pub fn claimed_issuer(token: &str) -> Result<String, Reason> {
+    let claims = Compact::parse(token, MAX_TOKEN_BYTES)?.claims()?;
+    claims.get("iss").and_then(Value::as_str).map(str::to_owned).ok_or(Reason::WrongIssuer)
 }
 
 /// A policy that is checked and ready.

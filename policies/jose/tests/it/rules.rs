@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use policy_jose::{
     Algorithms, Audiences, Expiry, InvalidVerifier, KeySet, MAX_LIST, MAX_TOKEN_BYTES, Reason, TokenTypes, UnixTime,
-    Verifier, VerifierSpec,
+    Verifier, VerifierSpec, claimed_issuer,
 };
 use serde_json::{Value, json};
 
@@ -152,6 +152,15 @@ fn a_policy_that_cannot_hold_is_refused() {
     for (spec, error) in rows {
         assert_eq!(Verifier::try_from(spec).err(), Some(error));
     }
+}
+
+#[test]
+fn an_issuer_is_told_of_any_token_that_has_one() {
+    let token = ES.token(&claims());
+    let (signed, _) = token.rsplit_once('.').unwrap();
+    assert_eq!(claimed_issuer(&format!("{signed}.")).as_deref(), Ok("https://issuer.example"));
+    assert_eq!(claimed_issuer(&ES.token(&with("iss", json!(null)))), Err(Reason::WrongIssuer));
+    assert_eq!(claimed_issuer("a.b"), Err(Reason::Malformed));
 }
 
 #[test]
