@@ -38,6 +38,7 @@ const MAY_DEPEND: &[(&str, &[&str])] = &[
     ("policy-balance", &["control-plane-model"]),
     ("policy-resilience", &["control-plane-model"]),
     ("policy-rate-limit", &["control-plane-model"]),
+    ("policy-jose", &[]),
     ("e2e-bench-propagation", &[]),
     ("e2e-tests", &[]),
     ("xtask", &[]),
