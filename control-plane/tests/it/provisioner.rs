@@ -16,7 +16,7 @@ use kit_process::{
     tasks::Tasks,
 };
 use prometheus_client::registry::Registry;
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::sync::{mpsc, watch};
 
 use crate::fake::Fake;
@@ -95,10 +95,10 @@ impl Running {
             loop {
                 let Some(Input::Changes { changes, .. }) = self.changes.recv().await else { continue };
                 for change in changes {
-                    if let Change::Provisioned { state, .. } = change {
-                        if state.failure.is_some() == fails {
-                            return state.failure.unwrap_or_default();
-                        }
+                    if let Change::Provisioned { state, .. } = change
+                        && state.failure.is_some() == fails
+                    {
+                        return state.failure.unwrap_or_default();
                     }
                 }
             }
@@ -283,7 +283,7 @@ async fn a_replica_that_no_longer_leads_stops_in_the_middle() {
     running.leading.send_replace(false);
     settle().await;
     let written = running.fake.paths();
-    tokio::time::sleep(Duration::from_secs(60)).await;
+    tokio::time::sleep(Duration::from_mins(1)).await;
     assert_eq!(running.fake.paths(), written);
     assert!(written.len() < 4);
 }

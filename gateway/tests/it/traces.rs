@@ -85,9 +85,8 @@ async fn a_sampled_request_has_a_span_at_the_collector_and_the_backend_is_its_ch
     let scopes = exported.resource_spans.iter().flat_map(|resource| &resource.scope_spans);
     let spans: Vec<&Span> = scopes.flat_map(|scope| &scope.spans).collect();
     let [span] = spans.as_slice() else { panic!("{spans:?}") };
-    let hexadecimal = |id: &[u8]| id.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-    assert_eq!((hexadecimal(&span.trace_id), hexadecimal(&span.parent_span_id)), (TRACE.to_owned(), PARENT.to_owned()));
-    assert_eq!(sent, format!("00-{TRACE}-{}-01", hexadecimal(&span.span_id)));
+    assert_eq!((hex::encode(&span.trace_id), hex::encode(&span.parent_span_id)), (TRACE.to_owned(), PARENT.to_owned()));
+    assert_eq!(sent, format!("00-{TRACE}-{}-01", hex::encode(&span.span_id)));
     assert_eq!(span.name, "GET http/default/r");
 
     // Without its GatewayConfig no more spans are made.
