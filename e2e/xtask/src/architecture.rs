@@ -36,6 +36,7 @@ const MAY_DEPEND: &[(&str, &[&str])] = &[
     ("kit-process", &[]),
     ("kit-testing", &[]),
     ("policy-balance", &["control-plane-model"]),
+    ("policy-schema", &[]),
     ("e2e-bench-propagation", &[]),
     ("e2e-tests", &[]),
     ("xtask", &[]),

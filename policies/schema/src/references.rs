@@ -1,0 +1,203 @@
+//! What a schema's references cost, found before it is compiled: each one resolves among the given documents, none leads
+//! back to itself without descending into the instance, and what applies to one place of an instance is bounded.
+//!
+//! Without the last, thirty definitions that each refer twice to the next apply 2^30 schemas to a single number.
+//! Not seen: where `$dynamicRef` and `$recursiveRef` lead when the dynamic scope redirects them; they count by their static
+//! target. The validator itself ends a loop among those.
+
+use std::collections::{HashMap, HashSet};
+
+use referencing::{Draft, Resolver, ResourceRef};
+use serde_json::{Map, Value};
+
+use crate::pointer;
+use crate::schema::{Limits, SchemaError};
+use crate::violation::fragment;
+
+/// Keywords whose schema, or schemas in an array or by name, apply to the same place as they do themselves.
+const IN_PLACE: &[&str] =
+    &["allOf", "anyOf", "dependencies", "dependentSchemas", "else", "if", "not", "oneOf", "then"];
+/// Keywords whose value is no schema, whatever it looks like.
+const DATA: &[&str] = &["const", "default", "enum", "examples"];
+
+/// A schema within its document.
+#[derive(Clone)]
+struct Place<'r> {
+    schema: &'r Value,
+    resolver: Resolver<'r>,
+    draft: Draft,
+    /// Of the document; empty for the one that is compiled.
+    uri: String,
+    pointer: String,
+}
+
+struct Walk<'r> {
+    limits: Limits,
+    /// Schemas whose in-place cost is known, by address: the documents stay where they are.
+    cost: HashMap<usize, Cost>,
+    /// Schemas on the way from the current place of the instance.
+    under_way: HashSet<usize>,
+    /// Schemas that apply to other places of the instance.
+    pending: Vec<Place<'r>>,
+    queued: HashSet<usize>,
+}
+
+#[derive(Clone, Copy)]
+struct Cost {
+    /// Schemas that apply to one place of an instance, this one included.
+    fan_out: usize,
+    /// References on the longest way among them.
+    references: usize,
+}
+
+/// Checks `schema` and everything that it refers to.
+pub(crate) fn check<'r>(
+    schema: &'r Value,
+    resolver: Resolver<'r>,
+    draft: Draft,
+    limits: &Limits,
+) -> Result<(), SchemaError> {
+    let mut walk = Walk {
+        limits: *limits,
+        cost: HashMap::new(),
+        under_way: HashSet::new(),
+        pending: Vec::new(),
+        queued: HashSet::new(),
+    };
+    walk.pending.push(Place { schema, resolver, draft, uri: String::new(), pointer: String::new() });
+    while let Some(place) = walk.pending.pop() {
+        walk.visit(place)?;
+    }
+    Ok(())
+}
+
+impl<'r> Place<'r> {
+    fn location(&self) -> String {
+        format!("{}#{}", self.uri, fragment(&self.pointer))
+    }
+
+    fn child(&self, schema: &'r Value, pointer: String) -> Self {
+        Self { schema, pointer, ..self.clone() }
+    }
+}
+
+fn address(schema: &Value) -> usize {
+    std::ptr::from_ref(schema).addr()
+}
+
+impl<'r> Walk<'r> {
+    fn visit(&mut self, mut place: Place<'r>) -> Result<Cost, SchemaError> {
+        let leaf = Cost { fan_out: 1, references: 0 };
+        let address = address(place.schema);
+        if let Some(cost) = self.cost.get(&address) {
+            return Ok(*cost);
+        }
+        let Value::Object(keywords) = place.schema else { return Ok(leaf) };
+        if !self.under_way.insert(address) {
+            return Err(SchemaError::Endless { location: place.location() });
+        }
+        if self.under_way.len() > self.limits.depth + self.limits.references {
+            return Err(SchemaError::References { location: place.location(), limit: self.limits.references });
+        }
+        place.draft = place.draft.detect(place.schema);
+        let subresource = ResourceRef::new(place.schema, place.draft);
+        place.resolver = place.resolver.in_subresource(subresource).map_err(|_| unresolved(&place, "$id", ""))?;
+        let mut cost = leaf;
+        for keyword in ["$ref", "$dynamicRef", "$recursiveRef"] {
+            if let Some(Value::String(reference)) = keywords.get(keyword) {
+                let target = self.visit(target(&place, keyword, reference)?)?;
+                let references = target.references + 1;
+                if references > self.limits.references {
+                    return Err(SchemaError::References { location: place.location(), limit: self.limits.references });
+                }
+                cost = self.add(&place, cost, Cost { references, ..target })?;
+            }
+        }
+        // Until draft 7 a reference stands alone.
+        let stands_alone = place.draft < Draft::Draft201909 && keywords.get("$ref").is_some_and(Value::is_string);
+        if !stands_alone {
+            cost = self.keywords(&place, keywords, cost)?;
+        }
+        self.under_way.remove(&address);
+        self.cost.insert(address, cost);
+        Ok(cost)
+    }
+
+    fn add(&self, place: &Place<'r>, sum: Cost, part: Cost) -> Result<Cost, SchemaError> {
+        let fan_out = sum.fan_out.saturating_add(part.fan_out);
+        if fan_out > self.limits.fan_out {
+            return Err(SchemaError::FanOut { location: place.location(), limit: self.limits.fan_out });
+        }
+        Ok(Cost { fan_out, references: sum.references.max(part.references) })
+    }
+
+    fn keywords(
+        &mut self,
+        place: &Place<'r>,
+        keywords: &'r Map<String, Value>,
+        mut cost: Cost,
+    ) -> Result<Cost, SchemaError> {
+        let children: HashSet<usize> = place.draft.subresources_of(place.schema).map(address).collect();
+        for (keyword, value) in keywords {
+            if DATA.contains(&keyword.as_str()) {
+                continue;
+            }
+            let at = pointer::join(&place.pointer, keyword);
+            let nested: Vec<Place<'r>> = match value {
+                Value::Object(members) if !children.contains(&address(value)) => {
+                    members.iter().map(|(name, schema)| place.child(schema, pointer::join(&at, name))).collect()
+                }
+                Value::Array(items) => items
+                    .iter()
+                    .enumerate()
+                    .map(|(index, schema)| {
+                        let mut at = at.clone();
+                        pointer::push_index(&mut at, index);
+                        place.child(schema, at)
+                    })
+                    .collect(),
+                _ => vec![place.child(value, at)],
+            };
+            for nested in nested.into_iter().filter(|nested| children.contains(&address(nested.schema))) {
+                if IN_PLACE.contains(&keyword.as_str()) {
+                    let part = self.visit(nested)?;
+                    cost = self.add(place, cost, part)?;
+                } else if self.queued.insert(address(nested.schema)) {
+                    self.pending.push(nested);
+                }
+            }
+        }
+        Ok(cost)
+    }
+}
+
+fn unresolved(place: &Place<'_>, keyword: &str, reference: &str) -> SchemaError {
+    let location = format!("{}#{}", place.uri, fragment(&pointer::join(&place.pointer, keyword)));
+    SchemaError::Unresolved { reference: reference.to_owned(), location }
+}
+
+fn target<'r>(place: &Place<'r>, keyword: &str, reference: &str) -> Result<Place<'r>, SchemaError> {
+    let resolved = place.resolver.lookup(reference).map_err(|_| unresolved(place, keyword, reference))?;
+    let (schema, resolver, draft) = resolved.into_inner();
+    let (document, fragment) = reference.split_once('#').unwrap_or((reference, ""));
+    let uri = if document.is_empty() { place.uri.clone() } else { document.to_owned() };
+    let pointer = percent_encoding::percent_decode_str(fragment).decode_utf8_lossy().into_owned();
+    Ok(Place { schema, resolver, draft, uri, pointer })
+}
+
+/// Nodes and depth of a document.
+pub(crate) fn size(document: &Value) -> (usize, usize) {
+    let mut nodes = 0;
+    let mut deepest = 0;
+    let mut pending = vec![(document, 0)];
+    while let Some((value, depth)) = pending.pop() {
+        nodes += 1;
+        deepest = deepest.max(depth);
+        match value {
+            Value::Array(items) => pending.extend(items.iter().map(|item| (item, depth + 1))),
+            Value::Object(members) => pending.extend(members.values().map(|member| (member, depth + 1))),
+            _ => {}
+        }
+    }
+    (nodes, deepest)
+}
