@@ -62,7 +62,6 @@ impl<'a> MeteredNode<'a> {
     pub(crate) fn new(value: &'a Value, meter: &'a Meter) -> Self {
         Self { value, meter }
     }
-
 }
 
 /// A name that is validated as a string, with a meter that does not run out.

@@ -76,8 +76,15 @@ impl<'r> Place<'r> {
         format!("{}#{}", self.uri, fragment(&self.pointer))
     }
 
-    fn child(&self, schema: &'r Value, pointer: String) -> Self {
-        Self { schema, pointer, ..self.clone() }
+    /// A schema within this one. Its `$id` counts from here; that of a reference's target is known already.
+    fn child(&self, schema: &'r Value, pointer: String) -> Result<Self, SchemaError> {
+        let draft = self.draft.detect(schema);
+        let subresource = ResourceRef::new(schema, draft);
+        let child = Self { schema, pointer, draft, ..self.clone() };
+        let resolver = self.resolver.in_subresource(subresource).map_err(|_| {
+            unresolved(&child, draft.id_keyword(), subresource.id().unwrap_or_default())
+        })?;
+        Ok(Self { resolver, ..child })
     }
 }
 
@@ -100,8 +107,6 @@ impl<'r> Walk<'r> {
             return Err(SchemaError::References { location: place.location(), limit: self.limits.references });
         }
         place.draft = place.draft.detect(place.schema);
-        let subresource = ResourceRef::new(place.schema, place.draft);
-        place.resolver = place.resolver.in_subresource(subresource).map_err(|_| unresolved(&place, "$id", ""))?;
         let mut cost = leaf;
         for keyword in ["$ref", "$dynamicRef", "$recursiveRef"] {
             if let Some(Value::String(reference)) = keywords.get(keyword) {
@@ -143,27 +148,23 @@ impl<'r> Walk<'r> {
                 continue;
             }
             let at = pointer::join(&place.pointer, keyword);
-            let nested: Vec<Place<'r>> = match value {
+            let nested: Vec<(&'r Value, String)> = match value {
                 Value::Object(members) if !children.contains(&address(value)) => {
-                    members.iter().map(|(name, schema)| place.child(schema, pointer::join(&at, name))).collect()
+                    members.iter().map(|(name, schema)| (schema, pointer::join(&at, name))).collect()
                 }
                 Value::Array(items) => items
                     .iter()
                     .enumerate()
-                    .map(|(index, schema)| {
-                        let mut at = at.clone();
-                        pointer::push_index(&mut at, index);
-                        place.child(schema, at)
-                    })
+                    .map(|(index, schema)| (schema, pointer::join(&at, &index.to_string())))
                     .collect(),
-                _ => vec![place.child(value, at)],
+                _ => vec![(value, at)],
             };
-            for nested in nested.into_iter().filter(|nested| children.contains(&address(nested.schema))) {
+            for (schema, pointer) in nested.into_iter().filter(|(schema, _)| children.contains(&address(schema))) {
                 if IN_PLACE.contains(&keyword.as_str()) {
-                    let part = self.visit(nested)?;
+                    let part = self.visit(place.child(schema, pointer)?)?;
                     cost = self.add(place, cost, part)?;
-                } else if self.queued.insert(address(nested.schema)) {
-                    self.pending.push(nested);
+                } else if self.queued.insert(address(schema)) {
+                    self.pending.push(place.child(schema, pointer)?);
                 }
             }
         }
