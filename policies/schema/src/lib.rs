@@ -6,7 +6,9 @@
 
 mod json;
 mod metered;
+pub mod openapi;
 mod pointer;
+pub mod problem;
 mod readonly;
 mod references;
 mod schema;
@@ -15,4 +17,4 @@ mod violation;
 pub use json::{Limits as TextLimits, MAX_DEPTH, Numbers, ParseError, Reason, parse};
 pub use pointer::MAX_POINTER_BYTES;
 pub use schema::{Draft, Formats, Limits, Options, Patterns, Schema, SchemaError};
-pub use violation::{LIMIT, Violation, Violations};
+pub use violation::{LIMIT, Place, Violation, Violations};

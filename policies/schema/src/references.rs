@@ -15,8 +15,7 @@ use crate::schema::{Limits, SchemaError};
 use crate::violation::fragment;
 
 /// Keywords whose schema, or schemas in an array or by name, apply to the same place as they do themselves.
-const IN_PLACE: &[&str] =
-    &["allOf", "anyOf", "dependencies", "dependentSchemas", "else", "if", "not", "oneOf", "then"];
+const IN_PLACE: &[&str] = &["allOf", "anyOf", "dependencies", "dependentSchemas", "else", "if", "not", "oneOf", "then"];
 /// Keywords whose value is no schema, whatever it looks like.
 const DATA: &[&str] = &["const", "default", "enum", "examples"];
 
@@ -81,9 +80,10 @@ impl<'r> Place<'r> {
         let draft = self.draft.detect(schema);
         let subresource = ResourceRef::new(schema, draft);
         let child = Self { schema, pointer, draft, ..self.clone() };
-        let resolver = self.resolver.in_subresource(subresource).map_err(|_| {
-            unresolved(&child, draft.id_keyword(), subresource.id().unwrap_or_default())
-        })?;
+        let resolver = self
+            .resolver
+            .in_subresource(subresource)
+            .map_err(|_| unresolved(&child, draft.id_keyword(), subresource.id().unwrap_or_default()))?;
         Ok(Self { resolver, ..child })
     }
 }

@@ -3,7 +3,6 @@
 //! Invariants: nothing is fetched, a reference resolves among the given documents and the drafts' own metaschemas; a
 //! validation takes a bounded number of steps, whatever the instance; a violation contains no value of the instance.
 
-
 use jsonschema::PatternOptions;
 use jsonschema::error::ValidationErrorKind;
 use referencing::{Registry, Retrieve, Uri};
@@ -271,7 +270,7 @@ impl Schema {
     }
 
     /// Compiles a document that has been checked, with resources that have been too.
-    pub(crate) fn build(
+    fn build(
         document: &Value,
         known: Option<Draft>,
         registry: &Registry<'_>,
@@ -305,6 +304,19 @@ impl Schema {
         builder = builder.with_keyword(crate::readonly::KEYWORD, crate::readonly::compile);
         let validator = builder.build(document).map_err(|error| invalid(&error, ""))?;
         Ok(Self { validator, root: root.filter(|root| root.contains(':')), limits })
+    }
+
+    /// The schema at a place of a document in the registry, which has been checked. Locations leave its URI out.
+    pub(crate) fn at(
+        uri: &str,
+        pointer: &str,
+        draft: Draft,
+        registry: &Registry<'_>,
+        options: &Options,
+    ) -> Result<Self, SchemaError> {
+        let reference = format!("{uri}#{}", violation::fragment(pointer));
+        let schema = Self::build(&serde_json::json!({ "$ref": reference }), Some(draft), registry, options)?;
+        Ok(Self { root: Some(uri.to_owned()), ..schema })
     }
 
     /// Whether `instance` satisfies the schema.
@@ -360,10 +372,7 @@ pub(crate) fn check_metaschema(draft: Draft, schema: &Value, location: &str) -> 
 }
 
 /// The documents that references resolve in.
-pub(crate) fn registry<'a>(
-    resources: &[(&str, &'a Value)],
-    draft: Option<Draft>,
-) -> Result<Registry<'a>, SchemaError> {
+pub(crate) fn registry<'a>(resources: &[(&str, &'a Value)], draft: Option<Draft>) -> Result<Registry<'a>, SchemaError> {
     let library = draft.map_or(referencing::Draft::Draft202012, Draft::library);
     let mut builder = Registry::new().retriever(Nothing).draft(library);
     let mut names = std::collections::HashSet::new();

@@ -10,9 +10,28 @@ use crate::pointer;
 /// Keyword of a violation that is not the document's: validating it would take more than the limits allow.
 pub const LIMIT: &str = "limit";
 
+/// The part of a request that a violation is in.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Place {
+    /// The body; also whatever is validated on its own.
+    #[default]
+    Body,
+    /// A parameter of the path, by name.
+    Path(String),
+    /// A parameter of the query, by name: at most [`MAX_POINTER_BYTES`](crate::MAX_POINTER_BYTES) of it where the document
+    /// does not declare it.
+    Query(String),
+    /// A header, by name.
+    Header(String),
+    /// A cookie, by name.
+    Cookie(String),
+}
+
 /// One rule that is broken.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Violation {
+    /// The part of the request.
+    pub place: Place,
     /// JSON Pointer (RFC 6901) to the offending value, at most [`MAX_POINTER_BYTES`](crate::MAX_POINTER_BYTES) long. Its
     /// tokens are names that the document uses.
     pub instance: String,
@@ -33,6 +52,20 @@ pub struct Violations {
 }
 
 impl Violations {
+    /// At most `limit` of them; `None` where there is none.
+    pub(crate) fn of(mut entries: Vec<Violation>, limit: usize) -> Option<Self> {
+        let more = entries.len() > limit;
+        entries.truncate(limit);
+        if entries.is_empty() { None } else { Some(Self { entries, more }) }
+    }
+
+    pub(crate) fn at(mut self, place: &Place) -> Self {
+        for entry in &mut self.entries {
+            entry.place = place.clone();
+        }
+        self
+    }
+
     pub(crate) fn one(violation: Violation) -> Self {
         Self { entries: vec![violation], more: false }
     }
@@ -57,6 +90,7 @@ impl Violations {
 /// The violation that stands for a judgement that would cost too much.
 pub(crate) fn limit(steps: usize) -> Violation {
     Violation {
+        place: Place::Body,
         instance: String::new(),
         schema: "#".to_owned(),
         keyword: LIMIT.to_owned(),
@@ -69,6 +103,7 @@ pub(crate) fn from_error(error: &ValidationError<'_>, root: Option<&str>) -> Vec
     let instance = error.instance_path().as_str();
     let kind = error.kind();
     let violation = |instance: String| Violation {
+        place: Place::Body,
         instance: pointer::bounded(instance),
         schema: schema_location(error, root),
         keyword: keyword(kind).to_owned(),
@@ -88,6 +123,7 @@ pub(crate) fn keyword(kind: &ValidationErrorKind) -> &str {
     match kind {
         // A schema that is `false` has no keyword.
         ValidationErrorKind::FalseSchema => "false",
+        ValidationErrorKind::Custom { keyword, .. } if keyword == crate::readonly::KEYWORD => "readOnly",
         kind => kind.keyword(),
     }
 }
