@@ -11,7 +11,7 @@ use referencing::{Draft, Resolver, ResourceRef};
 use serde_json::{Map, Value};
 
 use crate::pointer;
-use crate::schema::{Limits, SchemaError};
+use crate::schema::{Limits, Patterns, SchemaError};
 use crate::violation::fragment;
 
 /// Keywords whose schema, or schemas in an array or by name, apply to the same place as they do themselves.
@@ -32,6 +32,7 @@ struct Place<'r> {
 
 struct Walk<'r> {
     limits: Limits,
+    patterns: Patterns,
     /// Schemas whose in-place cost is known, by address: the documents stay where they are.
     cost: HashMap<usize, Cost>,
     /// Schemas on the way from the current place of the instance.
@@ -55,9 +56,11 @@ pub(crate) fn check<'r>(
     resolver: Resolver<'r>,
     draft: Draft,
     limits: &Limits,
+    patterns: Patterns,
 ) -> Result<(), SchemaError> {
     let mut walk = Walk {
         limits: *limits,
+        patterns,
         cost: HashMap::new(),
         under_way: HashSet::new(),
         pending: Vec::new(),
@@ -148,6 +151,7 @@ impl<'r> Walk<'r> {
                 continue;
             }
             let at = pointer::join(&place.pointer, keyword);
+            self.patterns(place, keyword, value)?;
             let nested: Vec<(&'r Value, String)> = match value {
                 Value::Object(members) if !children.contains(&address(value)) => {
                     members.iter().map(|(name, schema)| (schema, pointer::join(&at, name))).collect()
@@ -171,6 +175,79 @@ impl<'r> Walk<'r> {
         Ok(cost)
     }
 }
+
+impl Walk<'_> {
+    /// Refuses patterns that need backtracking, where there is to be none.
+    fn patterns(&self, place: &Place<'_>, keyword: &str, value: &Value) -> Result<(), SchemaError> {
+        let all_linear = match (keyword, value) {
+            _ if self.patterns != Patterns::Linear => true,
+            ("pattern", Value::String(pattern)) => {
+                // What looks ahead from the start of the string is matched part by part.
+                jsonschema_regex::split_leading_lookaheads(pattern)
+                    .map_or_else(|| self.is_linear(pattern), |parts| parts.iter().all(|part| self.is_linear(part)))
+            }
+            ("patternProperties", Value::Object(members)) => members.keys().all(|pattern| self.is_linear(pattern)),
+            _ => true,
+        };
+        if all_linear {
+            return Ok(());
+        }
+        let location = format!("{}#{}", place.uri, fragment(&pointer::join(&place.pointer, keyword)));
+        let message = "is no pattern, or too large, or cannot be matched in linear time".to_owned();
+        Err(SchemaError::Invalid { location, keyword: keyword.to_owned(), message })
+    }
+
+    /// Whether the engine that never backtracks takes it.
+    fn is_linear(&self, pattern: &str) -> bool {
+        let translated = jsonschema_regex::to_rust_regex(pattern);
+        translated.is_ok_and(|pattern| {
+            regex::RegexBuilder::new(&pattern).size_limit(self.limits.pattern_bytes).build().is_ok()
+        })
+    }
+}
+
+/// Where the reference stands that made the preparation of the documents fail: its target is `uri`, or is no URI.
+pub(crate) fn locate(document: &Value, uri: Option<&str>) -> Option<(String, String)> {
+    let base = referencing::uri::from_str(ANONYMOUS).ok()?;
+    let mut pending = vec![(document, String::new())];
+    while let Some((value, at)) = pending.pop() {
+        match value {
+            Value::Object(members) => {
+                for (keyword, member) in members {
+                    let at = pointer::join(&at, keyword);
+                    if let ("$ref" | "$dynamicRef" | "$schema", Value::String(reference)) = (keyword.as_str(), member) {
+                        let target = referencing::uri::resolve_against(&base.borrow(), reference);
+                        let file = reference.split('#').next().unwrap_or_default();
+                        let is_it = match (uri, target) {
+                            (None, target) => target.is_err(),
+                            (Some(uri), Ok(_)) => {
+                                !file.is_empty()
+                                    && uri
+                                        .split('#')
+                                        .next()
+                                        .is_some_and(|uri| uri.ends_with(file.trim_start_matches("./")))
+                            }
+                            (Some(_), Err(_)) => false,
+                        };
+                        if is_it {
+                            return Some((reference.clone(), format!("#{}", fragment(&at))));
+                        }
+                    }
+                    pending.push((member, at));
+                }
+            }
+            Value::Array(items) => {
+                let items = items.iter().enumerate();
+                pending.extend(items.map(|(index, item)| (item, pointer::join(&at, &index.to_string()))));
+            }
+            _ => {}
+        }
+    }
+    None
+}
+
+/// Base of a schema that names none.
+pub(crate) const ANONYMOUS: &str = "json-schema:///";
 
 fn unresolved(place: &Place<'_>, keyword: &str, reference: &str) -> SchemaError {
     let location = format!("{}#{}", place.uri, fragment(&pointer::join(&place.pointer, keyword)));

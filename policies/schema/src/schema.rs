@@ -9,7 +9,7 @@ use referencing::{Registry, Retrieve, Uri};
 use serde_json::Value;
 
 use crate::metered::{Meter, Metered, MeteredNode, is_sound};
-use crate::references;
+use crate::references::{self, ANONYMOUS};
 use crate::violation::{self, Validator, Violations};
 
 /// A version of JSON Schema.
@@ -217,8 +217,6 @@ pub struct Schema {
     limits: Limits,
 }
 
-/// Base of a schema that names none.
-const ANONYMOUS: &str = "json-schema:///";
 /// Errors that are made while it is found out what is wrong, those within alternatives included.
 const DIAGNOSED_ERRORS: usize = 1000;
 
@@ -281,10 +279,11 @@ impl Schema {
         let resource = referencing::ResourceRef::new(document, library);
         let root = resource.id().map(|id| id.trim_end_matches('#').to_owned());
         let base = absolute(root.as_deref());
-        let whole = registry.add(&base, resource).map_err(|error| refused(&error, ""))?;
-        let whole = whole.retriever(Nothing).draft(library).prepare().map_err(|error| refused(&error, ""))?;
-        let uri = referencing::uri::from_str(&base).map_err(|error| refused(&error, ""))?;
-        references::check(document, whole.resolver(uri), library, &limits)?;
+        let refuse = |error: referencing::Error| refused(&error, "", Some(document));
+        let whole = registry.add(&base, resource).map_err(refuse)?;
+        let whole = whole.retriever(Nothing).draft(library).prepare().map_err(refuse)?;
+        let uri = referencing::uri::from_str(&base).map_err(refuse)?;
+        references::check(document, whole.resolver(uri), library, &limits, options.patterns)?;
 
         let mut builder = jsonschema::options_for::<Metered>().with_registry(registry).with_retriever(Nothing);
         if let Some(known) = known {
@@ -296,7 +295,10 @@ impl Schema {
             Formats::Annotate => builder.should_validate_formats(false),
         };
         builder = match options.patterns {
-            Patterns::Linear => builder.with_pattern_options(PatternOptions::regex().size_limit(limits.pattern_bytes)),
+            // The engine backtracks only for patterns that have been refused; it alone takes look-ahead apart.
+            Patterns::Linear => {
+                builder.with_pattern_options(PatternOptions::fancy_regex().size_limit(limits.pattern_bytes))
+            }
             Patterns::Backtracking(steps) => builder.with_pattern_options(
                 PatternOptions::fancy_regex().backtrack_limit(steps).size_limit(limits.pattern_bytes),
             ),
@@ -382,9 +384,15 @@ pub(crate) fn registry<'a>(resources: &[(&str, &'a Value)], draft: Option<Draft>
         if !is_name || !names.insert(name) {
             return Err(SchemaError::Resource { uri: (*uri).to_owned() });
         }
-        builder = builder.add(name, *resource).map_err(|error| refused(&error, uri))?;
+        builder = builder.add(name, *resource).map_err(|error| refused(&error, uri, None))?;
     }
-    builder.prepare().map_err(|error| refused(&error, ""))
+    builder.prepare().map_err(|error| {
+        let place = resources.iter().find_map(|(uri, document)| {
+            let (reference, location) = references::locate(document, target(&error))?;
+            Some(SchemaError::Unresolved { reference, location: format!("{}{location}", uri.trim_end_matches('#')) })
+        });
+        place.unwrap_or_else(|| refused(&error, "", None))
+    })
 }
 
 fn absolute(root: Option<&str>) -> String {
@@ -394,10 +402,21 @@ fn absolute(root: Option<&str>) -> String {
     resolved.map_or_else(|| ANONYMOUS.to_owned(), |uri| uri.as_str().to_owned())
 }
 
+/// The document that is missing.
+fn target(error: &referencing::Error) -> Option<&str> {
+    match error {
+        referencing::Error::Unretrievable { uri, .. } => Some(uri),
+        _ => None,
+    }
+}
+
 /// The library's errors of references name what does not resolve, not where it stands.
-fn refused(error: &referencing::Error, uri: &str) -> SchemaError {
-    let unresolved =
-        |reference: &str| SchemaError::Unresolved { reference: reference.to_owned(), location: String::new() };
+fn refused(error: &referencing::Error, uri: &str, document: Option<&Value>) -> SchemaError {
+    let unresolved = |reference: &str| {
+        let place = document.and_then(|document| references::locate(document, target(error)));
+        let (reference, location) = place.unwrap_or_else(|| (reference.to_owned(), String::new()));
+        SchemaError::Unresolved { reference, location }
+    };
     match error {
         referencing::Error::Unretrievable { uri, .. } => unresolved(uri),
         referencing::Error::PointerToNowhere { pointer }
@@ -415,7 +434,7 @@ fn refused(error: &referencing::Error, uri: &str) -> SchemaError {
 
 fn invalid(error: &jsonschema::ValidationError<'_>, document: &str) -> SchemaError {
     if let ValidationErrorKind::Referencing(error) = error.kind() {
-        return refused(error, document);
+        return refused(error, document, None);
     }
     let at = violation::fragment(error.instance_path().as_str());
     let location = if document.contains('#') { format!("{document}{at}") } else { format!("{document}#{at}") };

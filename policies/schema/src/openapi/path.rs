@@ -51,12 +51,18 @@ impl Template {
     }
 
     /// Equal for templates that differ in nothing but the names of their parameters. Of two that match one path the smaller
-    /// is the more concrete: fewer parameters and longer literals, from the first segment on.
+    /// is the more concrete: a literal before a part of one before a mere parameter, from the first segment on.
     pub(crate) fn rank(&self) -> Vec<(usize, usize, String)> {
         let rank = |segment: &Segment| {
             let literals: Vec<&str> = segment.parameters.iter().map(|(_, literal)| literal.as_str()).collect();
-            let text = format!("{}{{}}{}", segment.prefix, literals.join("{}"));
-            (segment.parameters.len(), usize::MAX - text.len(), text)
+            let length = segment.prefix.len() + literals.iter().map(|literal| literal.len()).sum::<usize>();
+            let kind = match (literals.is_empty(), length) {
+                (true, _) => 0,
+                (false, 1..) => 1,
+                (false, 0) => 2,
+            };
+            let hole = if literals.is_empty() { "" } else { "{}" };
+            (kind, usize::MAX - length, format!("{}{hole}{}", segment.prefix, literals.join("{}")))
         };
         self.segments.iter().map(rank).collect()
     }

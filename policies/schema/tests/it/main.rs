@@ -1,3 +1,5 @@
 //! Tests through the public interface: one binary.
 
+mod openapi;
+mod schema;
 mod suite;
