@@ -121,8 +121,10 @@ struct Parser<'a> {
     numbers: Numbers,
 }
 
-/// A failure on its way out: each level adds its token.
-struct Failure {
+/// A failure on its way out: each level adds its token. Small, so that the good path is fast.
+struct Failure(Box<Details>);
+
+struct Details {
     offset: usize,
     reason: Reason,
     /// Innermost first.
@@ -135,29 +137,29 @@ enum Token {
 }
 
 impl Failure {
-    fn within(mut self: Box<Self>, token: Token) -> Box<Self> {
-        self.tokens.push(token);
+    fn new(offset: usize, reason: Reason) -> Self {
+        Self(Box::new(Details { offset, reason, tokens: Vec::new() }))
+    }
+
+    fn within(mut self, token: Token) -> Self {
+        self.0.tokens.push(token);
         self
     }
 
-    #[expect(clippy::unnecessary_box_returns, reason = "a small error keeps the good path fast")]
-    fn new(offset: usize, reason: Reason) -> Box<Self> {
-        Box::new(Self { offset, reason, tokens: Vec::new() })
-    }
-
-    fn into_error(self: Box<Self>) -> ParseError {
+    fn into_error(self) -> ParseError {
+        let Details { offset, reason, tokens } = *self.0;
         let mut pointer = String::new();
-        for token in self.tokens.iter().rev() {
+        for token in tokens.iter().rev() {
             match token {
                 Token::Name(name) => pointer::push(&mut pointer, name),
                 Token::Index(index) => pointer::push_index(&mut pointer, *index),
             }
         }
-        ParseError { offset: self.offset, pointer: pointer::bounded(pointer), reason: self.reason }
+        ParseError { offset, pointer: pointer::bounded(pointer), reason }
     }
 }
 
-type Parsed<T> = Result<T, Box<Failure>>;
+type Parsed<T> = Result<T, Failure>;
 
 impl Parser<'_> {
     fn peek(&self) -> Option<u8> {

@@ -33,8 +33,7 @@ pub(crate) fn join(pointer: &str, token: &str) -> String {
 /// The longest prefix of whole tokens within [`MAX_POINTER_BYTES`]: it points to an ancestor.
 pub(crate) fn bounded(mut pointer: String) -> String {
     if pointer.len() > MAX_POINTER_BYTES {
-        let within = pointer.as_bytes().iter().take(MAX_POINTER_BYTES + 1);
-        let end = within.enumerate().filter(|(_, byte)| **byte == b'/').map(|(index, _)| index).last();
+        let end = pointer.as_bytes().iter().take(MAX_POINTER_BYTES + 1).rposition(|byte| *byte == b'/');
         pointer.truncate(end.unwrap_or(0));
     }
     pointer

@@ -82,7 +82,7 @@ impl<'r> Place<'r> {
     fn child(&self, schema: &'r Value, pointer: String) -> Result<Self, SchemaError> {
         let draft = self.draft.detect(schema);
         let subresource = ResourceRef::new(schema, draft);
-        let child = Self { schema, pointer, draft, ..self.clone() };
+        let child = Self { schema, draft, pointer, ..self.clone() };
         let resolver = self
             .resolver
             .in_subresource(subresource)

@@ -350,7 +350,7 @@ impl Schema {
         let more = entries.len() > self.limits.violations || meter.has_run_out();
         entries.truncate(self.limits.violations);
         if entries.is_empty() {
-            entries.push(violation::limit(self.limits.steps));
+            entries.push(violation::unexplained());
         }
         Violations { entries, more }
     }

@@ -38,7 +38,7 @@ pub struct Violation {
     /// URI fragment, such as `#/properties/age/minimum`, or a URI with one where the rule is in another document or under
     /// an `$id`. Percent-encoded.
     pub schema: String,
-    /// The keyword that is broken, such as `minimum`.
+    /// The keyword that is broken, such as `minimum`; `schema` where saying which would cost too much.
     pub keyword: String,
     /// A sentence without a dot. Contains what the schema says, never what the document says.
     pub message: String,
@@ -95,6 +95,17 @@ pub(crate) fn limit(steps: usize) -> Violation {
         schema: "#".to_owned(),
         keyword: LIMIT.to_owned(),
         message: format!("validating takes more than {steps} steps"),
+    }
+}
+
+/// The violation of an instance that is not valid, where saying why would cost too much.
+pub(crate) fn unexplained() -> Violation {
+    Violation {
+        place: Place::Body,
+        instance: String::new(),
+        schema: "#".to_owned(),
+        keyword: "schema".to_owned(),
+        message: "does not satisfy the schema".to_owned(),
     }
 }
 

@@ -11,6 +11,7 @@ mod path;
 mod shape;
 mod translate;
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
@@ -165,9 +166,9 @@ impl Document {
         let registry = schema::registry(&[(URI, &translated)], Some(draft)).map_err(here)?;
         let mut schemas: HashMap<String, Arc<Schema>> = HashMap::new();
         for at in found.all_schemas() {
-            if !schemas.contains_key(&at) {
-                let schema = Schema::at(URI, &at, draft, &registry, &options.schema).map_err(here)?;
-                schemas.insert(at, Arc::new(schema));
+            if let Entry::Vacant(entry) = schemas.entry(at) {
+                let schema = Schema::at(URI, entry.key(), draft, &registry, &options.schema).map_err(here)?;
+                entry.insert(Arc::new(schema));
             }
         }
         let compiler = Compiler { document: &translated, schemas, options };
@@ -501,7 +502,7 @@ impl Compiler<'_> {
             let content = if body::is_json(media) || media.contains('*') {
                 Content::Json { schema }
             } else if body::is_form(media) {
-                Content::Form(FormBody::new(self.form(&at, object, self.shape(&schema_at))?, schema))
+                Content::Form(FormBody::new(Self::form(&at, object, self.shape(&schema_at))?, schema))
             } else {
                 Content::Other
             };
@@ -516,7 +517,6 @@ impl Compiler<'_> {
 
     /// How each property of a form is written (Encoding Object, OpenAPI 3.1 §4.8.15).
     fn form(
-        &self,
         at: &str,
         media: &serde_json::Map<String, Value>,
         shape: Shape,
