@@ -106,8 +106,8 @@ impl<'r> Walk<'r> {
         if !self.under_way.insert(address) {
             return Err(SchemaError::Endless { location: place.location() });
         }
-        if self.under_way.len() > self.limits.depth + self.limits.references {
-            return Err(SchemaError::References { location: place.location(), limit: self.limits.references });
+        if self.under_way.len() > self.limits.nesting {
+            return Err(SchemaError::Nesting { location: place.location(), limit: self.limits.nesting });
         }
         place.draft = place.draft.detect(place.schema);
         let mut cost = leaf;

@@ -94,6 +94,9 @@ pub struct Limits {
     pub depth: usize,
     /// References on the longest way that does not descend into the instance. Default 32; more than 256 counts as 256.
     pub references: usize,
+    /// Schemas within one another that apply to the same place of an instance, by `allOf` and its like or by reference.
+    /// Default 64; more than 256 counts as 256. The stack that a validation takes is this times the depth of the instance.
+    pub nesting: usize,
     /// Schemas that apply to one place of an instance. Default 4,096.
     pub fan_out: usize,
     /// Bytes of one compiled pattern. Default 1 MiB.
@@ -111,6 +114,7 @@ impl Default for Limits {
             nodes: 100_000,
             depth: 128,
             references: 32,
+            nesting: 64,
             fan_out: 4096,
             pattern_bytes: 1 << 20,
             steps: 4_000_000,
@@ -123,6 +127,7 @@ impl Limits {
     fn bounded(mut self) -> Self {
         self.depth = self.depth.min(256);
         self.references = self.references.min(256);
+        self.nesting = self.nesting.min(256);
         self.violations = self.violations.max(1);
         self
     }
@@ -181,6 +186,14 @@ pub enum SchemaError {
     /// More references after one another than [`Limits::references`].
     #[error("more than {limit} references lead to {location}")]
     References {
+        /// Where there was one too many.
+        location: String,
+        /// The limit.
+        limit: usize,
+    },
+    /// More schemas within one another than [`Limits::nesting`].
+    #[error("more than {limit} schemas within one another apply to one value at {location}")]
+    Nesting {
         /// Where there was one too many.
         location: String,
         /// The limit.

@@ -221,6 +221,7 @@ fn here(error: SchemaError) -> DocumentError {
             SchemaError::Unresolved { reference, location: shorten(location) }
         }
         SchemaError::References { location, limit } => SchemaError::References { location: shorten(location), limit },
+        SchemaError::Nesting { location, limit } => SchemaError::Nesting { location: shorten(location), limit },
         SchemaError::Endless { location } => SchemaError::Endless { location: shorten(location) },
         SchemaError::FanOut { location, limit } => SchemaError::FanOut { location: shorten(location), limit },
         other => other,

@@ -7,6 +7,9 @@ use policy_schema::{Draft, Formats, LIMIT, Limits, Options, Patterns, Schema, Sc
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
+/// See `Limits::nesting`, less the innermost and its reference.
+const IN_PLACE: usize = 62;
+
 fn compile(schema: &Value) -> Result<Schema, SchemaError> {
     Schema::compile(schema, None, &[], &Options::default())
 }
@@ -397,6 +400,26 @@ fn schemas() -> impl Strategy<Value = Value> {
             inner.prop_map(|inner| json!({"a": inner})),
         ]
     })
+}
+
+#[test]
+fn the_deepest_recursion_that_the_limits_allow_fits_a_stack_of_2_mib() {
+    // Each level of the instance goes through as many schemas as may be nested in one place.
+    let mut schema = json!({"items": {"$ref": "#"}});
+    for _ in 0..IN_PLACE {
+        schema = json!({"allOf": [{"maxItems": 9}, schema], "anyOf": [{"maxItems": 1}, {"maxItems": 2}]});
+    }
+    let schema = compile(&schema).unwrap();
+    let mut instance = json!("x");
+    for _ in 0..64 {
+        instance = json!([instance]);
+    }
+    assert!(schema.validate(&instance).is_ok());
+    let mut wrong = json!([1, 2, 3]);
+    for _ in 0..63 {
+        wrong = json!([wrong]);
+    }
+    assert!(schema.validate(&wrong).is_err());
 }
 
 #[test]
