@@ -30,7 +30,7 @@ fn order() -> Value {
         "customer": {"name": "Ada Lovelace", "email": "ada@example.com", "address": {"street": "12 St James's Square",
             "city": "London", "zip": "SW1Y 4JH", "country": "GB"}},
         "lines": (0..10).map(line).collect::<Vec<_>>(),
-        "note": "Leave it with the neighbour at number 14, and ring twice.",
+        "note": "Ring twice. ".repeat(16),
         "express": false,
     })
 }
