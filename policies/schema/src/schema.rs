@@ -102,7 +102,7 @@ pub struct Limits {
     /// Bytes of one compiled pattern. Default 1 MiB.
     pub pattern_bytes: usize,
     /// Reads of the instance in one validation, and as many again to say what is wrong; 64 bytes of a string count as one.
-    /// Default 4,000,000, which is some 20 ms of one core.
+    /// Default 4,000,000.
     pub steps: usize,
     /// Violations that are reported. Default 16; 0 counts as 1.
     pub violations: usize,
