@@ -39,6 +39,7 @@ const MAY_DEPEND: &[(&str, &[&str])] = &[
     ("policy-resilience", &["control-plane-model"]),
     ("policy-rate-limit", &["control-plane-model"]),
     ("policy-jose", &[]),
+    ("policy-schema", &[]),
     ("e2e-bench-propagation", &[]),
     ("e2e-tests", &[]),
     ("xtask", &[]),
