@@ -195,7 +195,7 @@ impl Body for RequestBody {
 /// A response body on its way to the client. Carries the request's completion, which is written when it goes.
 pub(crate) struct ResponseBody {
     source: Source,
-    completion: Option<Completion>,
+    completion: Option<Box<Completion>>,
     pace: Option<Arc<Pace>>,
 }
 
@@ -208,7 +208,7 @@ enum Source {
 
 impl ResponseBody {
     /// The engine's own answer.
-    pub(crate) fn local(bytes: Bytes, completion: Completion) -> Self {
+    pub(crate) fn local(bytes: Bytes, completion: Box<Completion>) -> Self {
         let bytes = (!bytes.is_empty()).then_some(bytes);
         let mut body =
             Self { source: Source::Local(bytes), completion: Some(completion), pace: Pace::of_this_stream() };
@@ -222,7 +222,12 @@ impl ResponseBody {
     }
 
     /// A backend's answer, which must end within the attempt that brought it.
-    pub(crate) fn upstream(incoming: Incoming, lease: Lease, idle_timeout: Duration, completion: Completion) -> Self {
+    pub(crate) fn upstream(
+        incoming: Incoming,
+        lease: Lease,
+        idle_timeout: Duration,
+        completion: Box<Completion>,
+    ) -> Self {
         let stream = TimedBody::new(incoming, idle_timeout, completion.attempt_deadline);
         let source = Source::Upstream(stream, Some(lease), 0);
         let mut body = Self { source, completion: Some(completion), pace: Pace::of_this_stream() };

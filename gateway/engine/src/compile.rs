@@ -5,7 +5,7 @@
 //! endpoint's change rebuilds no table at all.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
 
@@ -22,6 +22,7 @@ use tokio::time::Instant;
 use crate::{
     filter::{Chain, FilterSet, InvalidFilter},
     local_reply::Reason,
+    lookup::LookupMap,
     router::{Bind, ListenerTable, PortTable, Router, Served},
     telemetry::{ListenerMetrics, Metrics, PortMetrics, RouteMetrics},
     tls::{self, ListenerTls},
@@ -40,9 +41,9 @@ pub struct Refused {
 /// What workers read.
 pub(crate) struct Config<F> {
     router: Router<CompiledRule<F>>,
-    listeners: Arc<HashMap<ListenerKey, Arc<ListenerRuntime>>>,
-    ports: Arc<HashMap<Bind, Arc<PortMetrics>>>,
-    backends: Arc<HashMap<BackendKey, Arc<BackendSlot>>>,
+    listeners: Arc<LookupMap<ListenerKey, Arc<ListenerRuntime>>>,
+    ports: Arc<LookupMap<Bind, Arc<PortMetrics>>>,
+    backends: Arc<LookupMap<BackendKey, Arc<BackendSlot>>>,
     access_log: AccessLog,
 }
 
@@ -429,8 +430,8 @@ impl<F: FilterSet> Compiler<F> {
     /// Resolves what listeners need beside their routes: certificates and metrics.
     fn compile_listeners(&mut self) -> Vec<Refused> {
         let mut refused = Vec::new();
-        let mut listeners = HashMap::new();
-        let mut ports = HashMap::new();
+        let mut listeners = LookupMap::default();
+        let mut ports = LookupMap::default();
         for listener in self.snapshot.listeners.values() {
             let before = self.config.listeners.get(&listener.key);
             let tls = match &listener.protocol {

@@ -13,6 +13,7 @@ pub mod filter;
 mod io;
 pub mod limits;
 pub mod local_reply;
+mod lookup;
 mod proxy;
 pub mod router;
 mod sockets;

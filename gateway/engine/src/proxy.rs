@@ -3,13 +3,17 @@
 //! Invariants: a request sees one configuration (it is loaded once, to find the rule, and the rule holds the rest).
 //! Whatever fails is answered from the table of local replies; a panic answers 500 and ends nothing else.
 
-use std::{future::Future, panic::AssertUnwindSafe, pin::pin, sync::Arc, time::Duration};
+use std::{
+    future::Future,
+    panic::AssertUnwindSafe,
+    pin::{Pin, pin},
+    sync::Arc,
+    time::Duration,
+};
 
 use control_plane_model::{BackendProtocol, RouteKind};
 use futures::FutureExt as _;
-use http::{
-    HeaderMap, HeaderName, HeaderValue, Request, Response, Uri, Version, header, request::Parts, uri::PathAndQuery,
-};
+use http::{HeaderValue, Request, Response, Uri, Version, header, request::Parts, uri::PathAndQuery};
 use hyper::{body::Incoming, upgrade::OnUpgrade};
 use rand::RngExt as _;
 use tokio::time::Instant;
@@ -20,7 +24,7 @@ use crate::{
     connection::Downstream,
     exchange::Completion,
     filter::{AttemptHead, FilterSet, Received, RequestContext, ResponseHead, Verdict},
-    local_reply::{self, LocalReply, Reason, ReplyContext},
+    local_reply::{Form, LocalReply, Reason, ReplyContext},
     router::RequestView,
     strict::{self, Canonical, Upgrade},
     telemetry::{ExchangeFailure, PoolOutcome, TraceDecision},
@@ -43,12 +47,16 @@ pub(crate) async fn serve<F: FilterSet>(
     let request_id = strict::request_id(&mut parts.headers, downstream.worker.rng.lock().random());
     let context = ReplyContext::new(&parts.method, parts.version, &parts.headers, request_id.clone());
     let busy = downstream.progress.request();
-    let mut completion = Completion::begin(&parts, request_id, downstream.peer.clone(), &shared.telemetry, busy);
+    let peer = downstream.peer.clone();
+    // On the heap, as it goes from hand to hand.
+    let mut completion = Box::new(Completion::begin(&parts, request_id, peer, &shared.telemetry, busy));
     let decision = shared.telemetry.tracing.begin(&parts.headers, || downstream.worker.rng.lock().random());
     if let TraceDecision::Sampled(span) = decision {
         completion.span = Some(span);
     }
-    let forwarded = AssertUnwindSafe(forward(&downstream, &mut parts, incoming, &mut completion)).catch_unwind().await;
+    let is_grpc = context.form == Form::Grpc;
+    let forwarding = forward(&downstream, &mut parts, incoming, is_grpc, &mut completion);
+    let forwarded = AssertUnwindSafe(forwarding).catch_unwind().await;
     let outcome = forwarded.unwrap_or_else(|_| {
         tracing::error!("a request panicked; it was answered with 500");
         Err(Reason::Internal.into())
@@ -97,6 +105,7 @@ async fn forward<F: FilterSet>(
     downstream: &Downstream<F>,
     parts: &mut Parts,
     incoming: Incoming,
+    is_grpc: bool,
     completion: &mut Completion,
 ) -> Result<Answer, LocalReply> {
     if let Some(reason) = downstream.guard.refused(&parts.method) {
@@ -104,7 +113,6 @@ async fn forward<F: FilterSet>(
     }
     let shared = &downstream.worker.shared;
     let client_upgrade = parts.extensions.remove::<OnUpgrade>();
-    let is_grpc = local_reply::is_grpc(&parts.headers);
     let connection = strict::Connection { scheme: downstream.scheme };
     let canonical = strict::canonicalise(parts, &connection, &shared.limits)?;
     completion.canonical(&canonical.host, &parts.uri);
@@ -207,14 +215,26 @@ impl<F: FilterSet> Exchange<'_, F> {
         // HTTP/2 has no such upgrade; the request goes on without it, as RFC 9110 section 7.8 allows.
         let upgrade = upgrade.filter(|_| protocol == Protocol::Http1);
 
-        let mut head = self.attempt_head(parts, completion);
-        self.on_attempt(&mut head);
-        finish_head(&mut head, protocol, upgrade.as_ref())?;
-        let idle = self.downstream.worker.shared.limits.request_body_idle_timeout;
-        let body = RequestBody::new(incoming, idle, completion.upload.clone());
-        let request = Request::from_parts(head, body);
+        let request = self.backend_request(parts, incoming, protocol, upgrade.as_ref(), completion)?;
         let (response, lease) = self.send(slot, protocol, request, completion).await?;
         self.answer(response, lease, upgrade, client_upgrade)
+    }
+
+    /// The request as the backend gets it. On the heap, as it goes from hand to hand.
+    fn backend_request(
+        &self,
+        parts: &mut Parts,
+        incoming: Incoming,
+        protocol: Protocol,
+        upgrade: Option<&Upgrade>,
+        completion: &Completion,
+    ) -> Result<Box<Request<RequestBody>>, LocalReply> {
+        let mut head = self.attempt_head(parts, completion);
+        self.on_attempt(&mut head);
+        finish_head(&mut head, protocol, upgrade)?;
+        let idle = self.downstream.worker.shared.limits.request_body_idle_timeout;
+        let body = RequestBody::new(incoming, idle, completion.upload.clone());
+        Ok(Box::new(Request::from_parts(head, body)))
     }
 
     /// The head for the backend, with what the gateway tells it about the client.
@@ -235,7 +255,7 @@ impl<F: FilterSet> Exchange<'_, F> {
         &self,
         slot: &Arc<BackendSlot>,
         protocol: Protocol,
-        mut request: Request<RequestBody>,
+        mut request: Box<Request<RequestBody>>,
         completion: &mut Completion,
     ) -> Result<(Response<Incoming>, Lease), LocalReply> {
         let worker = &self.downstream.worker;
@@ -252,7 +272,7 @@ impl<F: FilterSet> Exchange<'_, F> {
             };
             tracing::debug!(backend = %slot.key, endpoint = %endpoint.address, error = %error.failure, "attempt failed");
             match error.unsent {
-                Some(unsent) if completion.attempts < MAX_ATTEMPTS => request = *unsent,
+                Some(unsent) if completion.attempts < MAX_ATTEMPTS => request = unsent,
                 _ => return Err(error.failure.reason().into()),
             }
             failed = Some(endpoint);
@@ -265,7 +285,7 @@ impl<F: FilterSet> Exchange<'_, F> {
         slot: &BackendSlot,
         endpoint: &Arc<Endpoint>,
         protocol: Protocol,
-        request: Request<RequestBody>,
+        request: Box<Request<RequestBody>>,
         started: Instant,
         completion: &mut Completion,
     ) -> Result<(Response<Incoming>, Lease), AttemptError> {
@@ -274,9 +294,10 @@ impl<F: FilterSet> Exchange<'_, F> {
         let metrics = &worker.shared.telemetry.metrics;
         completion.attempt_deadline = self.rule.timeouts.backend_request.map(|limit| started + limit);
         let hard_limit = completion.attempt_deadline.into_iter().chain(self.deadline).min();
-        let sending = upstream::send(endpoint, worker.id, protocol, request, limits);
+        // Pinned once for both ways: it is large, and each of them would hold it.
+        let mut sending = pin!(upstream::send(endpoint, worker.id, protocol, request, limits));
         let sent = match hard_limit {
-            Some(hard_limit) => tokio::time::timeout_at(hard_limit, sending).await.ok(),
+            Some(hard_limit) => tokio::time::timeout_at(hard_limit, sending.as_mut()).await.ok(),
             // An upload takes the time that it takes, while it goes on.
             None => while_it_moves(limits.response_head_timeout, || completion.upload.bytes(), sending).await,
         };
@@ -318,7 +339,7 @@ impl<F: FilterSet> Exchange<'_, F> {
             return self.switch(response, lease, &upgrade, client);
         }
         let (mut parts, body) = response.into_parts();
-        remove_hop_by_hop(&mut parts.headers);
+        strict::clean_response(&mut parts.headers);
         self.on_response(&mut parts);
         // An endpoint that was asked to switch and did not is not trusted to agree on where the next request begins.
         let lease = if upgrade.is_some() { lease.without_reuse() } else { lease };
@@ -339,7 +360,7 @@ impl<F: FilterSet> Exchange<'_, F> {
         }
         let backend = hyper::upgrade::on(&mut response);
         let (mut parts, _) = response.into_parts();
-        remove_hop_by_hop(&mut parts.headers);
+        strict::clean_response(&mut parts.headers);
         self.on_response(&mut parts);
         parts.headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
         parts.headers.insert(header::UPGRADE, token);
@@ -386,32 +407,12 @@ fn finish_head(head: &mut Parts, protocol: Protocol, upgrade: Option<&Upgrade>) 
     Ok(())
 }
 
-/// Removes from a backend's response what ends at this hop (RFC 9110 section 7.6.1).
-fn remove_hop_by_hop(headers: &mut HeaderMap) {
-    let options =
-        headers.get_all(header::CONNECTION).iter().flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
-    // What frames the message is hyper's to write; what is not a name names nothing.
-    let nominated: Vec<HeaderName> = options
-        .filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())
-        .filter(|name| *name != header::CONTENT_LENGTH && *name != header::TRANSFER_ENCODING)
-        .collect();
-    for name in nominated {
-        headers.remove(name);
-    }
-    // The length beside a transfer coding counts for nothing (RFC 9112 section 6.3), so nobody may count on it.
-    if headers.remove(header::TRANSFER_ENCODING).is_some() {
-        headers.remove(header::CONTENT_LENGTH);
-    }
-    for name in ["connection", "upgrade", "keep-alive", "proxy-connection"] {
-        headers.remove(name);
-    }
-    // Only the gateway says why the gateway answered.
-    headers.remove(local_reply::X_NEBULA_REASON);
-}
-
 /// Waits for `sending` for as long as `moved` goes on changing within `limit`.
-async fn while_it_moves<T>(limit: Duration, moved: impl Fn() -> u64, sending: impl Future<Output = T>) -> Option<T> {
-    let mut sending = pin!(sending);
+async fn while_it_moves<T>(
+    limit: Duration,
+    moved: impl Fn() -> u64,
+    mut sending: Pin<&mut impl Future<Output = T>>,
+) -> Option<T> {
     loop {
         let before = moved();
         match tokio::time::timeout(limit, sending.as_mut()).await {
@@ -493,13 +494,13 @@ mod tests {
                 moved.fetch_add(1, Ordering::Relaxed);
             }
         };
-        assert_eq!(while_it_moves(LIMIT, || moved.load(Ordering::Relaxed), upload).await, Some(()));
+        assert_eq!(while_it_moves(LIMIT, || moved.load(Ordering::Relaxed), pin!(upload)).await, Some(()));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_backend_that_does_not_answer_is_given_up_at_the_limit() {
         let begun = Instant::now();
-        assert_eq!(while_it_moves(LIMIT, || 7, std::future::pending::<()>()).await, None);
+        assert_eq!(while_it_moves(LIMIT, || 7, pin!(std::future::pending::<()>())).await, None);
         assert_eq!(begun.elapsed(), LIMIT);
     }
 }

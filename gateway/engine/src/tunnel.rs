@@ -22,7 +22,7 @@ impl Tunnel {
     /// Joins the two sides once the client has its 101. The account of the request ends with the tunnel.
     ///
     /// The client's connection is watched as before: silence in both directions ends it, and the tunnel with it.
-    pub(crate) fn start<F: FilterSet>(self, downstream: Arc<Downstream<F>>, mut completion: Completion) {
+    pub(crate) fn start<F: FilterSet>(self, downstream: Arc<Downstream<F>>, mut completion: Box<Completion>) {
         let Self { client, backend, lease } = self;
         on_this_worker(async move {
             let (client, backend) = match tokio::try_join!(client, backend) {

@@ -1,20 +1,22 @@
 //! A map by host pattern, asked from the most specific pattern to the least.
 
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
 
 use control_plane_model::HostPattern;
 
+use crate::lookup::LookupMap;
+
 /// Values by host pattern. Cheap enough to clone for one edit: the values are shared.
 pub(super) struct Hosts<V> {
-    exact: HashMap<Arc<str>, Arc<V>>,
+    exact: LookupMap<Arc<str>, Arc<V>>,
     /// By suffix, which begins with a dot.
-    wildcard: HashMap<Arc<str>, Arc<V>>,
+    wildcard: LookupMap<Arc<str>, Arc<V>>,
     any: Option<Arc<V>>,
 }
 
 impl<V> Default for Hosts<V> {
     fn default() -> Self {
-        Self { exact: HashMap::new(), wildcard: HashMap::new(), any: None }
+        Self { exact: LookupMap::default(), wildcard: LookupMap::default(), any: None }
     }
 }
 

@@ -12,17 +12,13 @@ mod rank;
 mod request;
 mod rules;
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    net::IpAddr,
-    num::NonZeroU16,
-    sync::Arc,
-};
+use std::{collections::BTreeMap, net::IpAddr, num::NonZeroU16, sync::Arc};
 
 use control_plane_model::{Listener, ListenerKey, Route, RouteKey};
 
 pub use self::request::RequestView;
 use self::{hosts::Hosts, rank::Order};
+use crate::lookup::LookupMap;
 
 /// A socket that listeners share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -47,9 +43,9 @@ impl Bind {
 /// All listeners and the routes attached to them. `T` is a compiled rule.
 pub struct Router<T> {
     /// Tables of every listener that is known or that a route names.
-    tables: Arc<HashMap<ListenerKey, Arc<ListenerTable<T>>>>,
-    ports: Arc<HashMap<Bind, Arc<PortTable<T>>>>,
-    routes: Arc<HashMap<RouteKey, Arc<Route>>>,
+    tables: Arc<LookupMap<ListenerKey, Arc<ListenerTable<T>>>>,
+    ports: Arc<LookupMap<Bind, Arc<PortTable<T>>>>,
+    routes: Arc<LookupMap<RouteKey, Arc<Route>>>,
 }
 
 /// The listeners of one socket.

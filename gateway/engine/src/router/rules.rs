@@ -3,7 +3,7 @@
 //! Invariant: `find` gives what a walk over all matches in the order of precedence would give first (a property test
 //! compares). It costs one hash for each path segment, however many rules there are, plus one step for each pattern.
 
-use std::{cmp::Ordering, collections::HashMap, sync::Arc};
+use std::{cmp::Ordering, sync::Arc};
 
 use control_plane_model::{HostPattern, PathMatch, Route, RouteMatch, ValueMatch};
 
@@ -11,7 +11,7 @@ use super::{
     Matched, RequestView,
     rank::{Order, Rank},
 };
-use crate::strict::canonical_path;
+use crate::{lookup::LookupMap, strict::canonical_path};
 
 /// The matches for one served host.
 pub(super) struct HostTable<T> {
@@ -21,10 +21,10 @@ pub(super) struct HostTable<T> {
 
 /// The matches of routes that declare the same host.
 struct Tier<T> {
-    exact: HashMap<Arc<str>, Arc<Vec<Entry<T>>>>,
+    exact: LookupMap<Arc<str>, Arc<Vec<Entry<T>>>>,
     regex: Arc<Vec<Entry<T>>>,
     /// Without closing slash; `/` is the empty text.
-    prefix: HashMap<Arc<str>, Arc<Vec<Entry<T>>>>,
+    prefix: LookupMap<Arc<str>, Arc<Vec<Entry<T>>>>,
     /// Of the prefixes, so that a long path costs no more than the longest of them.
     longest_prefix: usize,
 }
@@ -60,7 +60,7 @@ impl<T> Clone for HostTable<T> {
 
 impl<T> Default for Tier<T> {
     fn default() -> Self {
-        Self { exact: HashMap::new(), regex: Arc::default(), prefix: HashMap::new(), longest_prefix: 0 }
+        Self { exact: LookupMap::default(), regex: Arc::default(), prefix: LookupMap::default(), longest_prefix: 0 }
     }
 }
 
@@ -214,7 +214,7 @@ impl<T> Tier<T> {
     }
 }
 
-fn shrink<T>(map: &mut HashMap<Arc<str>, Arc<Vec<Entry<T>>>>, path: &str, stays: impl Fn(&Entry<T>) -> bool) {
+fn shrink<T>(map: &mut LookupMap<Arc<str>, Arc<Vec<Entry<T>>>>, path: &str, stays: impl Fn(&Entry<T>) -> bool) {
     if let Some(bucket) = map.get_mut(path) {
         let bucket = Arc::make_mut(bucket);
         bucket.retain(stays);

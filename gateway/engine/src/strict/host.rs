@@ -48,11 +48,16 @@ fn parse_port(text: &str) -> Result<u16, Reason> {
 
 fn name(text: &str) -> Result<Box<str>, Reason> {
     let text = text.strip_suffix('.').unwrap_or(text);
-    let label_is_valid = |label: &str| {
-        (1..=63).contains(&label.len())
-            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
-    };
-    if text.len() <= 253 && text.split('.').all(label_is_valid) {
+    // Bytes of the label so far.
+    let mut label = 0;
+    for byte in text.bytes() {
+        match byte {
+            b'.' if label > 0 => label = 0,
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' if label < 63 => label += 1,
+            _ => return Err(Reason::InvalidHost),
+        }
+    }
+    if text.len() <= 253 && label > 0 {
         Ok(text.to_ascii_lowercase().into_boxed_str())
     } else {
         Err(Reason::InvalidHost)

@@ -22,7 +22,8 @@ use http::{
 
 pub use self::{
     fields::{
-        X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO, X_REQUEST_ID, clean_trailers, is_protected, request_id,
+        X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO, X_REQUEST_ID, clean_response, clean_trailers,
+        is_protected, request_id,
     },
     host::Authority,
     path::canonical_path,
@@ -101,13 +102,13 @@ impl Upgrade {
 ///
 /// # Errors: the [`Reason`] for which the request must be refused; `parts` is half changed then.
 pub fn canonicalise(parts: &mut Parts, connection: &Connection, limits: &Limits) -> Result<Canonical, Reason> {
-    fields::check(parts, limits)?;
+    let present = fields::check(parts, limits)?;
     let authority = authority(parts, connection.scheme)?;
     let target = target(parts, limits)?;
-    let upgrade = fields::upgrade(parts)?;
-    fields::remove_hop_by_hop(&mut parts.headers, limits)?;
-    fields::remove_owned(&mut parts.headers);
-    fields::join_cookies(&mut parts.headers);
+    let upgrade = fields::upgrade(parts, present)?;
+    fields::remove_hop_by_hop(&mut parts.headers, present, limits)?;
+    fields::remove_owned(&mut parts.headers, present);
+    fields::join_cookies(&mut parts.headers, present);
     parts.uri = target;
     set_host(&mut parts.headers, &authority)?;
     Ok(Canonical { host: authority.host, port: authority.port, upgrade })
@@ -138,13 +139,20 @@ fn authority(parts: &Parts, scheme: Scheme) -> Result<Authority, Reason> {
 
 /// Makes `Host` the canonical authority, unless it is that already.
 fn set_host(headers: &mut HeaderMap, authority: &Authority) -> Result<(), Reason> {
-    let text = match authority.port {
-        None => Cow::Borrowed(&*authority.host),
-        Some(port) => Cow::Owned(format!("{}:{port}", authority.host)),
+    let Authority { host, port } = authority;
+    let is_canonical = |value: &HeaderValue| match (value.as_bytes().strip_prefix(host.as_bytes()), port) {
+        (Some([]), None) => true,
+        (Some([b':', digits @ ..]), Some(port)) => digits == itoa::Buffer::new().format(*port).as_bytes(),
+        _ => false,
     };
-    if headers.get(header::HOST).is_none_or(|value| value.as_bytes() != text.as_bytes()) {
-        headers.insert(header::HOST, HeaderValue::from_str(&text).map_err(|_| Reason::InvalidHost)?);
+    if headers.get(header::HOST).is_some_and(is_canonical) {
+        return Ok(());
     }
+    let text = match port {
+        None => Cow::Borrowed(&**host),
+        Some(port) => Cow::Owned(format!("{host}:{port}")),
+    };
+    headers.insert(header::HOST, HeaderValue::from_str(&text).map_err(|_| Reason::InvalidHost)?);
     Ok(())
 }
 

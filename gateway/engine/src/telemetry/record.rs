@@ -134,9 +134,9 @@ impl Record<'_> {
         line.text(name!("method"), Some(self.method.into()));
         line.text(name!("host"), Some(self.host));
         line.text(name!("path"), Some(self.path));
-        line.text(name!("protocol"), Some(protocol_version(self.version).into()));
+        line.word(name!("protocol"), Some(protocol_version(self.version)));
         line.number(name!("status"), Some(self.status.as_u16().into()));
-        line.text(name!("flag"), self.flag.map(Text::from));
+        line.word(name!("flag"), self.flag);
         line.text(name!("listener"), self.listener.map(Text::from));
         line.text(name!("route"), self.route.map(Text::from));
         line.text(name!("rule"), self.rule.map(Text::from));
@@ -147,13 +147,25 @@ impl Record<'_> {
         line.number(name!("response_bytes"), Some(self.response_bytes));
         line.number(name!("duration_us"), Some(microseconds(self.duration)));
         line.number(name!("upstream_duration_us"), self.upstream_duration.map(microseconds));
-        line.text(name!("client"), Some(self.client_text.into()));
+        line.word(name!("client"), Some(self.client_text));
         line.text(name!("user_agent"), self.user_agent);
         let trace = self.trace.map(|trace| trace.to_string());
-        line.text(name!("trace_id"), trace.as_deref().map(Text::from));
+        line.word(name!("trace_id"), trace.as_deref());
         lines.extend_from_slice(b"}\n");
     }
 }
+
+/// Which bytes stand for themselves in a JSON string.
+#[expect(clippy::indexing_slicing, reason = "the compiler evaluates it, and would refuse an index out of range")]
+static PLAIN: [bool; 256] = {
+    let mut plain = [false; 256];
+    let mut byte = b' ';
+    while byte <= b'~' {
+        plain[byte as usize] = byte != b'"' && byte != b'\\';
+        byte += 1;
+    }
+    plain
+};
 
 /// A line that is being written.
 struct Line<'a>(&'a mut Vec<u8>);
@@ -166,7 +178,7 @@ impl Line<'_> {
             return;
         };
         let bytes = text.cut();
-        if bytes.iter().all(|byte| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\')) {
+        if bytes.iter().all(|byte| PLAIN.get(usize::from(*byte)) == Some(&true)) {
             self.0.push(b'"');
             self.0.extend_from_slice(bytes);
             self.0.push(b'"');
@@ -174,6 +186,18 @@ impl Line<'_> {
             // Into a vector, a string can always be written.
             let _ = serde_json::to_writer(&mut *self.0, &text.to_str_lossy());
         }
+    }
+
+    /// A word of the proxy's own, which holds nothing that JSON would escape.
+    fn word(&mut self, name: &[u8], word: Option<&str>) {
+        self.0.extend_from_slice(name);
+        let Some(word) = word else {
+            self.0.extend_from_slice(b"null");
+            return;
+        };
+        self.0.push(b'"');
+        self.0.extend_from_slice(word.as_bytes());
+        self.0.push(b'"');
     }
 
     fn number(&mut self, name: &[u8], number: Option<u64>) {

@@ -127,12 +127,12 @@ impl Lease {
 
 impl Lease {
     /// Why its request got no response. (With HTTP/2, hyper's error does not tell that the client's body was the cause.)
-    fn failed(&self, error: hyper::Error, unsent: Option<Request<RequestBody>>) -> SendError {
+    fn failed(&self, error: hyper::Error, unsent: Option<Box<Request<RequestBody>>>) -> SendError {
         let failure = match self.upload.failure() {
             Some(error) => SendFailure::Client(error.clone()),
             None => SendFailure::Exchange(error),
         };
-        SendError { failure, unsent: unsent.map(Box::new) }
+        SendError { failure, unsent }
     }
 
     /// Lets the connection go: closes it, or leaves it to the other streams.
@@ -201,7 +201,7 @@ pub(crate) async fn send(
     endpoint: &Arc<Endpoint>,
     worker: WorkerId,
     protocol: Protocol,
-    request: Request<RequestBody>,
+    request: Box<Request<RequestBody>>,
     limits: &Limits,
 ) -> Result<(Response<Incoming>, Lease), SendError> {
     endpoint.begin(worker);
@@ -225,7 +225,7 @@ pub(crate) async fn send(
 
 async fn send_http1(
     mut lease: Lease,
-    mut request: Request<RequestBody>,
+    mut request: Box<Request<RequestBody>>,
     limits: &Limits,
 ) -> Result<(Response<Incoming>, Lease), SendError> {
     loop {
@@ -234,7 +234,7 @@ async fn send_http1(
         lease.is_reused = is_reused;
         let mut connection = match idle {
             Some(connection) => connection,
-            None => match connect::http1(&lease.endpoint, limits).await {
+            None => match Box::pin(connect::http1(&lease.endpoint, limits)).await {
                 Ok(connection) => connection,
                 Err(error) => return Err(SendError::connect(error, request)),
             },
@@ -244,12 +244,12 @@ async fn send_http1(
             continue;
         }
         let spare = if is_reused { repeatable(&request) } else { None };
-        match connection.sender.try_send_request(request).await {
+        match connection.sender.try_send_request(*request).await {
             Ok(response) => {
                 lease.connection = Leased::Http1(connection);
                 return Ok((response, lease));
             }
-            Err(mut error) => match (error.take_message(), spare) {
+            Err(mut error) => match (error.take_message().map(Box::new), spare) {
                 // The endpoint closed an idle connection just now: the next one, or a new one, will do.
                 (Some(unsent), _) if is_reused => request = unsent,
                 (None, Some(spare)) if broke_off(error.error()) => {
@@ -275,7 +275,7 @@ fn broke_off(error: &hyper::Error) -> bool {
 }
 
 /// A copy of a request that may be sent twice: safe, without a body, without an upgrade.
-fn repeatable(request: &Request<RequestBody>) -> Option<Request<RequestBody>> {
+fn repeatable(request: &Request<RequestBody>) -> Option<Box<Request<RequestBody>>> {
     let is_safe = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
     if !is_safe || request.headers().contains_key(header::UPGRADE) {
         return None;
@@ -286,12 +286,12 @@ fn repeatable(request: &Request<RequestBody>) -> Option<Request<RequestBody>> {
     *copy.uri_mut() = request.uri().clone();
     *copy.version_mut() = request.version();
     *copy.headers_mut() = request.headers().clone();
-    Some(copy)
+    Some(Box::new(copy))
 }
 
 async fn send_http2(
     mut lease: Lease,
-    mut request: Request<RequestBody>,
+    mut request: Box<Request<RequestBody>>,
     limits: &Limits,
 ) -> Result<(Response<Incoming>, Lease), SendError> {
     loop {
@@ -300,7 +300,7 @@ async fn send_http2(
         lease.is_reused = is_reused;
         let mut connection = match shared {
             Some(connection) => connection,
-            None => match connect::http2(&lease.endpoint, limits).await {
+            None => match Box::pin(connect::http2(&lease.endpoint, limits)).await {
                 Ok(connection) => {
                     lease.endpoint.share(lease.worker, connection.clone());
                     connection
@@ -310,9 +310,9 @@ async fn send_http2(
         };
         connection.usage.streams.fetch_add(1, Ordering::Relaxed);
         lease.connection = Leased::Http2(connection.usage.clone());
-        match connection.sender.try_send_request(request).await {
+        match connection.sender.try_send_request(*request).await {
             Ok(response) => return Ok((response, lease)),
-            Err(mut error) => match error.take_message() {
+            Err(mut error) => match error.take_message().map(Box::new) {
                 Some(unsent) if is_reused => {
                     lease.release();
                     request = unsent;
@@ -324,7 +324,7 @@ async fn send_http2(
 }
 
 impl SendError {
-    fn connect(error: io::Error, request: Request<RequestBody>) -> Self {
-        Self { failure: SendFailure::Connect(error), unsent: Some(Box::new(request)) }
+    fn connect(error: io::Error, request: Box<Request<RequestBody>>) -> Self {
+        Self { failure: SendFailure::Connect(error), unsent: Some(request) }
     }
 }
