@@ -1,6 +1,6 @@
-"""Packs the required cases of a checkout of JSON-Schema-Test-Suite: one line of JSON for each group, one file a draft.
+"""Packs the required cases of JSON-Schema-Test-Suite: one line of JSON for each group, one file a draft.
 
-python3 pack.py CHECKOUT
+python3 pack.py SUITE, the folder with `tests` and `remotes`
 """
 
 import json
@@ -23,5 +23,5 @@ for draft in drafts:
 
 remotes = sorted((suite / "remotes").rglob("*.json"))
 named = [(file.relative_to(suite / "remotes"), file) for file in remotes]
-used = [(name, file) for name, file in named if name.parts[0] not in ("draft3", "v1")]
+used = [(name, file) for name, file in named if name.parts[0] not in ("draft3", "draft-next")]
 write("remotes.jsonl", [{"path": str(name), "document": json.loads(file.read_text())} for name, file in used])
