@@ -101,6 +101,18 @@ fn proxies_that_run_go_on_while_their_class_is_missing() {
 }
 
 #[test]
+fn what_the_provisioner_cannot_do_is_in_the_status_of_the_gateway() {
+    let mut translator = world();
+    let output = translator.apply(vec![change(&document(&format!("{RUNNING}\nfailure: exceeded quota (403)")))]);
+    let conditions = &said(&output, Kind::Gateway, "edge").unwrap()["conditions"];
+    let programmed = conditions.as_array().unwrap().iter().find(|condition| condition["type"] == "Programmed").unwrap();
+    assert_eq!((&programmed["status"], &programmed["reason"]), (&"False".into(), &"Pending".into()));
+    assert!(programmed["message"].as_str().unwrap().contains("exceeded quota (403)"), "{programmed}");
+    let output = translator.apply(vec![change(&document(RUNNING))]);
+    assert_eq!(said(&output, Kind::Gateway, "edge").unwrap()["conditions"][1]["status"], "True");
+}
+
+#[test]
 fn proxies_end_once_their_class_names_another_controller() {
     let mut translator = world();
     let _ = translator.apply(vec![change(&document(RUNNING))]);
