@@ -1,10 +1,10 @@
 //! One address of a backend, with what each worker knows of it.
 
-use std::{collections::VecDeque, net::SocketAddr, time::Duration};
+use std::{collections::VecDeque, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 use policy_balance::LatencyEstimate;
-use tokio::time::Instant;
+use tokio::{sync::watch, time::Instant};
 
 use super::{
     WorkerId,
@@ -27,6 +27,21 @@ struct WorkerState {
     /// Newest at the back; the back is used first, so that the front grows old and is closed.
     http1: VecDeque<(Http1Connection, Instant)>,
     http2: Vec<Http2Connection>,
+    /// The connection that a request is opening for all; closed once it is there or given up.
+    opening: Option<Opening>,
+}
+
+/// What a request waits for while another one opens an HTTP/2 connection: nothing but the error, if it fails.
+pub(super) type Opening = watch::Receiver<Option<Arc<io::Error>>>;
+
+/// The way to an HTTP/2 connection with room for one more stream.
+pub(super) enum Http2Way {
+    /// There is one.
+    Shared(Http2Connection),
+    /// Another request opens one: look again once this is closed.
+    Awaited(Opening),
+    /// Open one. Dropping this tells the others to look again.
+    Missing(watch::Sender<Option<Arc<io::Error>>>),
 }
 
 impl Endpoint {
@@ -92,11 +107,22 @@ impl Endpoint {
         drop(surplus);
     }
 
-    /// An HTTP/2 connection with room for one more stream.
-    pub(super) fn shared(&self, worker: WorkerId) -> Option<Http2Connection> {
-        let mut state = self.workers.get(worker.0)?.lock();
+    /// The way to an HTTP/2 connection. Of many requests that find none one opens it: a connection each would be a
+    /// flood just when the endpoint starts.
+    pub(super) fn http2(&self, worker: WorkerId) -> Http2Way {
+        let Some(state) = self.workers.get(worker.0) else { return Http2Way::Missing(watch::Sender::new(None)) };
+        let mut state = state.lock();
         state.http2.retain(|connection| !connection.is_closed());
-        state.http2.iter().find(|connection| connection.has_room()).cloned()
+        if let Some(connection) = state.http2.iter().find(|connection| connection.has_room()) {
+            return Http2Way::Shared(connection.clone());
+        }
+        // An error means that whoever opened it is through, or was given up.
+        if let Some(opening) = state.opening.as_ref().filter(|opening| opening.has_changed().is_ok()) {
+            return Http2Way::Awaited(opening.clone());
+        }
+        let (opens, opening) = watch::channel(None);
+        state.opening = Some(opening);
+        Http2Way::Missing(opens)
     }
 
     /// Shares a new HTTP/2 connection with the worker's other requests.

@@ -23,7 +23,7 @@ use kit_process::error::chain;
 use parking_lot::Mutex;
 use tokio::{sync::oneshot, time::Instant};
 
-use super::{Endpoint, Protocol, WorkerId, connect};
+use super::{Endpoint, Protocol, WorkerId, connect, endpoint::Http2Way};
 use crate::{
     body::{BodyError, RequestBody, Upload},
     limits::Limits,
@@ -295,19 +295,31 @@ async fn send_http2(
     limits: &Limits,
 ) -> Result<(Response<Incoming>, Lease), SendError> {
     loop {
-        let shared = lease.endpoint.shared(lease.worker);
-        let is_reused = shared.is_some();
-        lease.is_reused = is_reused;
-        let mut connection = match shared {
-            Some(connection) => connection,
-            None => match Box::pin(connect::http2(&lease.endpoint, limits)).await {
+        let way = lease.endpoint.http2(lease.worker);
+        lease.is_reused = matches!(way, Http2Way::Shared(_));
+        let mut connection = match way {
+            Http2Way::Shared(connection) => connection,
+            Http2Way::Awaited(mut opening) => {
+                if opening.changed().await.is_ok()
+                    && let Some(error) = opening.borrow().clone()
+                {
+                    return Err(SendError::connect(io::Error::new(error.kind(), error), request));
+                }
+                continue;
+            }
+            Http2Way::Missing(opens) => match Box::pin(connect::http2(&lease.endpoint, limits)).await {
                 Ok(connection) => {
                     lease.endpoint.share(lease.worker, connection.clone());
                     connection
                 }
-                Err(error) => return Err(SendError::connect(error, request)),
+                Err(error) => {
+                    let error = Arc::new(error);
+                    opens.send_replace(Some(error.clone()));
+                    return Err(SendError::connect(io::Error::new(error.kind(), error), request));
+                }
             },
         };
+        let is_reused = lease.is_reused;
         connection.usage.streams.fetch_add(1, Ordering::Relaxed);
         lease.connection = Leased::Http2(connection.usage.clone());
         match connection.sender.try_send_request(*request).await {

@@ -1,6 +1,15 @@
 //! Clients and backends that stop half way, answer early or break the rules, and configuration that changes under them.
 
-use std::{convert::Infallible, future::Future, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    future::Future,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use bytes::Bytes;
 use control_plane_model::{
@@ -23,7 +32,9 @@ use tokio::{
 };
 use tokio_stream::wrappers::ReceiverStream;
 
-use crate::harness::{Proxy, backend, collect, listener, listener_key, request, route, rule, saying, spawn, upstream};
+use crate::harness::{
+    Proxy, backend, collect, free_port, listener, listener_key, request, route, rule, saying, spawn, upstream,
+};
 
 /// Longer than anything here takes that does not hang.
 const SOON: Duration = Duration::from_secs(8);
@@ -257,6 +268,47 @@ async fn what_ends_at_a_backends_hop_does_not_reach_the_client() {
     let mut names: Vec<_> = response.headers().keys().map(http::HeaderName::as_str).collect();
     names.sort_unstable();
     assert_eq!(names, ["date", "transfer-encoding", "x-three"]);
+}
+
+#[tokio::test]
+async fn many_requests_at_once_open_one_connection_to_an_http2_backend() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let connections = Arc::new(AtomicUsize::new(0));
+    let accepted = connections.clone();
+    spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            accepted.fetch_add(1, Ordering::SeqCst);
+            spawn(async move {
+                let service = service_fn(|_| async { Ok::<_, Infallible>(Response::new(Full::<Bytes>::from("x"))) });
+                let server = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+                drop(server.serve_connection(TokioIo::new(stream), service).await);
+            });
+        }
+    });
+    let proxy = Proxy::start(to(BackendProtocol::H2c, address)).await;
+    // One connection of a client, and so one worker.
+    let client = http2(&proxy).await;
+    let get = || Request::get("http://test.example/").body(Full::<Bytes>::default()).unwrap();
+    let requests = (0..60).map(|_| {
+        let mut client = client.clone();
+        async move { client.send_request(get()).await.unwrap().status() }
+    });
+    assert!(futures::future::join_all(requests).await.iter().all(|status| *status == 200));
+    assert_eq!(connections.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
+async fn when_the_connection_that_many_wait_for_cannot_be_opened_all_are_told_at_once() {
+    let proxy = Proxy::start(to(BackendProtocol::H2c, ([127, 0, 0, 1], free_port().get()).into())).await;
+    let client = http2(&proxy).await;
+    let get = || Request::get("http://test.example/").body(Full::<Bytes>::default()).unwrap();
+    let requests = (0..60).map(|_| {
+        let mut client = client.clone();
+        async move { client.send_request(get()).await.unwrap() }
+    });
+    let answers = timeout(SOON, futures::future::join_all(requests)).await.unwrap();
+    assert!(answers.iter().all(|answer| answer.headers()["x-nebula-reason"] == "upstream_connect_failed"));
 }
 
 #[tokio::test]
