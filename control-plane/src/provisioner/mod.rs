@@ -12,7 +12,7 @@ mod objects;
 mod observe;
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     hash::{DefaultHasher, Hash as _, Hasher as _},
     sync::Arc,
     time::Duration,
@@ -177,37 +177,35 @@ impl Provisioner {
         for gateway in self.observed.take_lost() {
             self.attempts.remove(&gateway.to_string());
         }
-        self.forget_gone(&wishes).await;
-        self.trust(&bundle, &wishes).await;
+        let running: BTreeSet<GatewayKey> = self.observed.gateways().into_iter().collect();
+        let trusting = trusting(&wishes, &running);
+        let unwanted: Vec<&GatewayKey> = running.iter().filter(|gateway| !wishes.contains_key(gateway)).collect();
+        self.forget_others(&wishes, &trusting, &unwanted).await;
+        self.trust(&bundle, trusting).await;
         self.apply_gateways(&wishes).await;
-        self.remove_unwanted(&wishes).await;
+        self.remove(unwanted).await;
     }
 
-    /// Drops what is remembered of Gateways and namespaces that are no longer there.
-    async fn forget_gone(&mut self, wishes: &BTreeMap<GatewayKey, Wish>) {
-        let running = self.observed.gateways();
-        let keys = wishes.keys().chain(&running);
-        let keys = keys.flat_map(|gateway| [gateway.to_string(), bundle_key(&gateway.0.namespace)]);
-        let keys: HashSet<String> = keys.collect();
+    /// Drops what is remembered of everything that this pass does not work on: a failure that nobody tries to mend would be
+    /// due for ever.
+    async fn forget_others(
+        &mut self,
+        wishes: &BTreeMap<GatewayKey, Wish>,
+        trusting: &Trusting<'_>,
+        unwanted: &[&GatewayKey],
+    ) {
+        let is_wanted = |gateway: &GatewayKey| matches!(wishes.get(gateway), Some(Wish::Wanted(_)));
+        let wanted = wishes.keys().filter(|gateway| is_wanted(gateway));
+        let gateways = wanted.chain(unwanted.iter().copied()).map(ToString::to_string);
+        let keys: HashSet<String> = gateways.chain(trusting.keys().map(|namespace| bundle_key(namespace))).collect();
         self.attempts.retain(|key, _| keys.contains(key));
-        let changes = self.observed.forget_failures(|gateway| wishes.contains_key(gateway));
+        let changes = self.observed.forget_failures(is_wanted);
         self.send(changes).await;
     }
 
-    /// Puts the bundle into each namespace in which proxies are to run, or do.
-    async fn trust(&mut self, bundle: &str, wishes: &BTreeMap<GatewayKey, Wish>) {
-        let running: HashSet<GatewayKey> = self.observed.gateways().into_iter().collect();
-        let mut namespaces: BTreeMap<&str, Vec<(&GatewayKey, &str)>> = BTreeMap::new();
-        for (gateway, wish) in wishes {
-            let uid = match wish {
-                Wish::Wanted(spec) => &spec.uid,
-                // Its proxies go on, through the next change of roots too.
-                Wish::Held { uid } if running.contains(gateway) => uid,
-                Wish::Held { .. } => continue,
-            };
-            namespaces.entry(&gateway.0.namespace).or_default().push((gateway, uid));
-        }
-        for (namespace, gateways) in namespaces {
+    /// Puts the bundle into each namespace that is to have it.
+    async fn trust(&mut self, bundle: &str, trusting: Trusting<'_>) {
+        for (namespace, gateways) in trusting {
             let wanted = objects::trust_bundle(namespace, bundle, &gateways, &self.defaults);
             let key = bundle_key(namespace);
             let hash = hash(&wanted);
@@ -261,13 +259,13 @@ impl Provisioner {
     }
 
     /// Deletes what was made for Gateways that want nothing now.
-    async fn remove_unwanted(&mut self, wishes: &BTreeMap<GatewayKey, Wish>) {
-        for gateway in self.observed.gateways() {
+    async fn remove(&mut self, unwanted: Vec<&GatewayKey>) {
+        for gateway in unwanted {
             let key = gateway.to_string();
-            if wishes.contains_key(&gateway) || !self.attempt(&key).is_due(REMOVED, Instant::now()) {
+            if !self.attempt(&key).is_due(REMOVED, Instant::now()) {
                 continue;
             }
-            let outcome = self.cluster.remove(&gateway).await;
+            let outcome = self.cluster.remove(gateway).await;
             let removed = outcome.is_ok();
             self.note(&key, REMOVED, outcome);
             if removed {
@@ -296,6 +294,24 @@ impl Provisioner {
         }
         new
     }
+}
+
+/// The Gateways of each namespace that is to have the bundle, with their uids.
+type Trusting<'a> = BTreeMap<&'a str, Vec<(&'a GatewayKey, &'a str)>>;
+
+/// The namespaces in which proxies are to run, or do.
+fn trusting<'a>(wishes: &'a BTreeMap<GatewayKey, Wish>, running: &BTreeSet<GatewayKey>) -> Trusting<'a> {
+    let mut namespaces = Trusting::new();
+    for (gateway, wish) in wishes {
+        let uid = match wish {
+            Wish::Wanted(spec) => &spec.uid,
+            // Its proxies go on, through the next change of roots too.
+            Wish::Held { uid } if running.contains(gateway) => uid,
+            Wish::Held { .. } => continue,
+        };
+        namespaces.entry(&*gateway.0.namespace).or_default().push((gateway, uid));
+    }
+    namespaces
 }
 
 /// Stands for the hash of what is to be applied where everything is to be removed.

@@ -299,6 +299,20 @@ async fn what_failed_is_tried_again() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_failure_that_nobody_tries_to_mend_keeps_nobody_busy() {
+    let mut running = Running::start(true);
+    running.fake.refuse(Some("/namespaces/infra/"));
+    running.wish(wanted(&[80]));
+    running.hears_of_failure(true).await;
+    running.wish(Deployment::Held { uid: "b5c0".to_owned() });
+    running.hears_of_failure(false).await;
+    let asked = running.fake.count("PATCH", 422);
+    // Time that is paused goes on only while everybody waits for it.
+    tokio::time::sleep(Duration::from_mins(5)).await;
+    assert_eq!(running.fake.count("PATCH", 422), asked);
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_the_api_server_refuses_is_told_once_on_the_gateway() {
     let mut running = Running::start(true);
     running.fake.refuse(Some("/deployments/"));

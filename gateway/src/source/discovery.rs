@@ -67,6 +67,10 @@ impl DeltaSink for Sink {
     }
 
     async fn retry(&self) {
+        let is_listener = |key: &ResourceKey| matches!(key, ResourceKey::Listener(_));
+        if !self.refused.lock().keys().any(is_listener) {
+            return std::future::pending().await;
+        }
         loop {
             tokio::time::sleep(RETRY).await;
             if !self.proxy.unopened().await.is_empty() {

@@ -51,7 +51,7 @@ pub enum Form {
     Html,
     /// HTTP 200 with `grpc-status` and no body ("Trailers-Only").
     Grpc,
-    /// The same for a gRPC-Web client.
+    /// The same for a gRPC-Web client. Its request is plain HTTP, over any version, to backends that speak gRPC-Web themselves.
     GrpcWeb,
 }
 
@@ -92,12 +92,6 @@ fn weight(parameter: &str) -> Option<u16> {
     let (whole, fraction) = value.split_once('.').unwrap_or((value, ""));
     let fraction = format!("{fraction:0<3.3}").parse::<u16>().ok()?;
     whole.parse::<u16>().ok().map(|whole| whole.min(1) * 1000 + fraction).map(|weight| weight.min(1000))
-}
-
-/// Whether a request with these fields is gRPC (content type `application/grpc`, `application/grpc+proto`). gRPC-Web is
-/// not: it is plain HTTP, over any version, to backends that speak it themselves.
-pub fn is_grpc(headers: &HeaderMap) -> bool {
-    grpc_flavour(headers).is_some_and(|next| next != b'-')
 }
 
 /// What follows `application/grpc` in the content type: `-` for gRPC-Web, `;` also where nothing does.

@@ -79,7 +79,7 @@ fn grpc_web_is_answered_as_such_and_is_not_taken_for_grpc() {
         ("application/grpc-web+proto", false),
         ("application/grpc-web-text", false),
     ] {
-        assert_eq!(is_grpc(&request(&[], Some(content_type))), expected, "{content_type}");
+        assert_eq!(Form::of(&request(&[], Some(content_type))) == Form::Grpc, expected, "{content_type}");
     }
 }
 
