@@ -13,9 +13,10 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
+use control_plane_files::Problem;
 use kit_process::tasks::Tasks;
 
-use crate::{engine::Proxy, problems::Problem, problems::Problems};
+use crate::{engine::Proxy, problems::Problems};
 
 /// Why the admin port does not open.
 #[derive(Debug, thiserror::Error)]

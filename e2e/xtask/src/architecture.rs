@@ -14,6 +14,7 @@ use crate::shell;
 
 /// A package and the packages of the workspace that it may depend on (tests aside).
 const MAY_DEPEND: &[(&str, &[&str])] = &[
+    ("control-plane-files", &["control-plane-model", "control-plane-translate"]),
     ("control-plane-model", &[]),
     ("control-plane-translate", &["control-plane-model", "crds"]),
     ("control-plane-wire", &["control-plane-model", "kit-process"]),
@@ -24,10 +25,9 @@ const MAY_DEPEND: &[(&str, &[&str])] = &[
     (
         "gateway",
         &[
+            "control-plane-files",
             "control-plane-model",
-            "control-plane-translate",
             "control-plane-wire",
-            "crds",
             "gateway-engine",
             "gateway-filters",
             "kit-process",

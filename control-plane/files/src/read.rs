@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::folder::Files;
+use crate::folder::Files;
 
 /// No file that people write is larger.
 const FILE_LIMIT: u64 = 16 << 20;

@@ -6,13 +6,13 @@ use std::{collections::BTreeSet, net::SocketAddr, path::Path};
 use control_plane_model::{Delta, ObjectName, ResourceKey, Snapshot};
 use control_plane_translate::{self as translate, Change, Kind, Mode, Object, Options, Translator};
 
-use super::{
+use crate::{
+    Problem, demo_backend,
     folder::{Files, Folder},
     kinds::ObjectId,
     locate,
     node::{Node, Position},
 };
-use crate::{demo, problems::Problem};
 
 /// The controller whose GatewayClasses are served.
 pub const CONTROLLER_NAME: &str = "nebula.dev/gateway-controller";
@@ -140,7 +140,8 @@ impl Inputs {
         for change in changes {
             let (service, slice) = match &change {
                 Change::Upsert(Object::Service(service)) => {
-                    let slice = demo::is_asked_for(service).then(|| demo::endpoint_slice(service, self.demo_address));
+                    let slice = demo_backend::is_asked_for(service)
+                        .then(|| demo_backend::endpoint_slice(service, self.demo_address));
                     (ObjectName::clone(&Object::Service(service.clone()).name()), slice)
                 }
                 Change::Remove(Kind::Service, name) => (name.clone(), None),
@@ -154,7 +155,7 @@ impl Inputs {
                 self.demo_services.insert(service);
                 all.push(Change::Upsert(Object::EndpointSlice(slice.into())));
             } else if self.demo_services.remove(&service) {
-                let slice = ObjectName::new(service.namespace, demo::slice_name(&service.name));
+                let slice = ObjectName::new(service.namespace, demo_backend::slice_name(&service.name));
                 all.push(Change::Remove(Kind::EndpointSlice, slice));
             }
         }

@@ -9,11 +9,11 @@ use std::{
 
 use control_plane_translate::Change;
 
-use super::{
+use crate::{
+    Problem,
     kinds::{Declared, ObjectId, declared},
     node::{Node, Position, parse},
 };
-use crate::problems::Problem;
 
 /// The files of a folder as they were read: their text, or why it cannot be had.
 pub type Files = BTreeMap<PathBuf, Result<String, String>>;

@@ -7,7 +7,7 @@ use control_plane_translate::{Kind, Object};
 use kube_core::Resource;
 use serde::de::DeserializeOwned;
 
-use super::{
+use crate::{
     decode::{FieldError, decode},
     node::{Node, Position, Value},
 };

@@ -1,6 +1,6 @@
 //! Finds in a document what a refusal speaks of, so that people get a line and not only a name.
 
-use super::node::{Node, Position, Value};
+use crate::node::{Node, Position, Value};
 
 /// The place of a refusal: the listener that `section` names, then as far as the paths at the beginning of `message` lead
 /// (`rules[0]: matches[1]: …`), from `spec` on. Where nothing leads anywhere, the document's.
