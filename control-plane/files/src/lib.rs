@@ -15,7 +15,9 @@ mod node;
 mod problem;
 mod read;
 
-pub use folder::Files;
+pub use folder::{Files, Purpose};
 pub use inputs::{CONTROLLER_NAME, Inputs};
+pub use kinds::ObjectId;
+pub use node::{Node, Value};
 pub use problem::Problem;
-pub use read::{is_yaml, read};
+pub use read::{is_yaml, read, read_path};

@@ -2,19 +2,34 @@
 
 use crate::node::{Node, Position, Value};
 
+/// What a refusal speaks of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place<'m> {
+    /// Where it stands.
+    pub position: Position,
+    /// The path that the message begins with, as far as it leads; empty where it leads nowhere.
+    pub path: String,
+    /// The message without that path.
+    pub rest: &'m str,
+}
+
 /// The place of a refusal: the listener that `section` names, then as far as the paths at the beginning of `message` lead
 /// (`rules[0]: matches[1]: …`), from `spec` on. Where nothing leads anywhere, the document's.
-pub fn refusal(document: &Node, section: &str, message: &str) -> Position {
-    let Some(spec) = document.get("spec") else { return document.position };
-    let (mut node, mut found) = match listener(spec, section) {
-        Some(listener) => (listener, Some(listener)),
-        None => (spec, None),
-    };
-    for path in message.split(": ") {
-        let Some(next) = walk(node, path) else { break };
-        (node, found) = (next, Some(next));
+pub fn refusal<'m>(document: &Node, section: &str, message: &'m str) -> Place<'m> {
+    let mut place = Place { position: document.position, path: String::new(), rest: message };
+    let Some(spec) = document.get("spec") else { return place };
+    let mut node = spec;
+    if let Some(listener) = listener(spec, section) {
+        (node, place.position) = (listener, listener.position);
     }
-    found.map_or(document.position, |node| node.position)
+    while let Some((step, rest)) = place.rest.split_once(": ") {
+        let Some(next) = walk(node, step) else { break };
+        (node, place.position, place.rest) = (next, next.position, rest);
+        let dot = if place.path.is_empty() { "" } else { "." };
+        place.path.push_str(dot);
+        place.path.push_str(step);
+    }
+    place
 }
 
 /// The place of a field of `spec`; the document's where it is missing.
@@ -60,8 +75,10 @@ mod tests {
             ("http", "tls.certificateRefs names no certificate", 9),
             ("", "no listener has this name", 1),
         ] {
-            assert_eq!(refusal(&document, section, message).line, line, "{message}");
+            assert_eq!(refusal(&document, section, message).position.line, line, "{message}");
         }
+        let place = refusal(&document, "", "rules[0]: matches[0]: path is: wrong");
+        assert_eq!((place.path.as_str(), place.rest), ("rules[0].matches[0]", "path is: wrong"));
         assert_eq!(field(&document, "listeners").line, 8);
         assert_eq!(field(&document, "missing").line, 1);
     }

@@ -14,6 +14,7 @@ use crate::shell;
 
 /// A package and the packages of the workspace that it may depend on (tests aside).
 const MAY_DEPEND: &[(&str, &[&str])] = &[
+    ("control-plane-cli", &["control-plane-files", "control-plane-model", "control-plane-translate", "crds"]),
     ("control-plane-files", &["control-plane-model", "control-plane-translate"]),
     ("control-plane-model", &[]),
     ("control-plane-translate", &["control-plane-model", "crds"]),

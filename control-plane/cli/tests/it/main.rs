@@ -1,0 +1,8 @@
+//! Drives the real binary: files and standard input in, text and exit code out.
+
+#[cfg(test)]
+mod arguments;
+#[cfg(test)]
+mod harness;
+#[cfg(test)]
+mod validate;
