@@ -5,8 +5,9 @@ use std::{ffi::OsString, path::Path};
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 
 use crate::{
+    explain,
     output::{self, Verdict},
-    validate,
+    validate, why,
 };
 
 /// Looks at the configuration and the traffic of Nebula, and helps to write the former.
@@ -25,6 +26,12 @@ struct Arguments {
 pub enum Command {
     /// Tell everything that the control plane would refuse in a set of files, without a cluster
     Validate(validate::Arguments),
+
+    /// Show what a route comes to: listeners, hosts, rules, backends
+    Explain(explain::Arguments),
+
+    /// Tell what the gateway decided about a request, from its access log
+    Why(why::Arguments),
 
     /// Print the completion script of a shell: source <(nebulactl completion bash)
     Completion {

@@ -4,11 +4,16 @@
 //! Invariants: no Kubernetes client and no proxy engine is linked; no output holds a Secret's value; the exit code is 0 for
 //! all is well, 1 for something is wrong with what was looked at, 2 for it could not be looked at.
 
+mod admin;
 mod arguments;
+mod configuration;
+mod explain;
 mod output;
+mod reasons;
 mod source;
 mod stand_ins;
 mod validate;
+mod why;
 
 use std::process::ExitCode;
 
@@ -26,6 +31,8 @@ fn main() -> ExitCode {
     };
     let outcome = match command {
         Command::Validate(arguments) => validate::run(&arguments),
+        Command::Explain(arguments) => explain::run(&arguments),
+        Command::Why(arguments) => why::run(&arguments),
         Command::Completion { shell } => Ok(arguments::completion(shell)),
     };
     match outcome {

@@ -38,3 +38,36 @@ pub fn complain(error: &dyn Error) {
 pub fn note(line: &str) {
     let _ = writeln!(std::io::stderr(), "{line}");
 }
+
+/// `text` with its control characters escaped.
+pub fn shown(text: &str) -> String {
+    let is_plain = |character: &char| !character.is_control() && !is_bidirectional(*character);
+    if text.chars().all(|character| is_plain(&character)) {
+        return text.to_owned();
+    }
+    let mut escaped = String::with_capacity(text.len());
+    for character in text.chars() {
+        if is_plain(&character) {
+            escaped.push(character);
+        } else {
+            escaped.extend(character.escape_default());
+        }
+    }
+    escaped
+}
+
+/// Characters that turn the direction of what follows, so that it reads as something else.
+fn is_bidirectional(character: char) -> bool {
+    matches!(character, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn control_characters_of_a_client_do_not_reach_the_terminal() {
+        assert_eq!(shown("/a\u{1b}[2J\n\u{202e}b"), "/a\\u{1b}[2J\\n\\u{202e}b");
+        assert_eq!(shown("/käse"), "/käse");
+    }
+}

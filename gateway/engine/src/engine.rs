@@ -12,7 +12,6 @@ use tokio::sync::{Mutex, mpsc};
 
 use crate::{
     compile::{Compiler, Config, Refused},
-    dump,
     filter::FilterSet,
     limits::Limits,
     router::Bind,
@@ -118,9 +117,7 @@ impl<F: FilterSet> Engine<F> {
                 })
             })
             .collect();
-        let objects: serde_json::Map<_, _> =
-            snapshot.resources().map(|resource| (resource.key().to_string(), dump::resource(&resource))).collect();
-        serde_json::json!({ "listeners": listeners, "objects": objects })
+        serde_json::json!({ "listeners": listeners, "objects": control_plane_dump::objects(snapshot) })
     }
 
     /// Listeners in force whose port could not be opened.

@@ -3,6 +3,10 @@
 #[cfg(test)]
 mod arguments;
 #[cfg(test)]
+mod explain;
+#[cfg(test)]
 mod harness;
 #[cfg(test)]
 mod validate;
+#[cfg(test)]
+mod why;

@@ -1,0 +1,131 @@
+//! `nebulactl explain`, from files. From a running gateway: see the gateway's own tests of `/config`, whose form is the same.
+
+use std::{
+    io::{BufRead as _, BufReader, Write as _},
+    net::TcpListener,
+};
+
+use serde_json::json;
+
+use crate::harness::{Folder, GATEWAY, ROUTE, SERVICE};
+
+const RICH: &str = "apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata:
+  name: rich
+  namespace: default
+spec:
+  parentRefs:
+    - name: edge
+  hostnames: ['*.example.com']
+  rules:
+    - name: checkout
+      matches:
+        - path: {type: PathPrefix, value: /cart}
+          method: POST
+          headers: [{name: x-beta, value: 'yes'}]
+        - path: {type: Exact, value: /checkout}
+          queryParams: [{name: step, type: RegularExpression, value: '[0-9]+'}]
+      filters:
+        - type: RequestHeaderModifier
+          requestHeaderModifier: {set: [{name: x-team, value: shop}], remove: [x-debug]}
+        - type: URLRewrite
+          urlRewrite: {hostname: cart.internal}
+      timeouts: {request: 10s, backendRequest: 2s}
+      backendRefs:
+        - {name: cart, port: 80, weight: 3}
+        - {name: nowhere, port: 80, weight: 1}
+    - matches: [{path: {type: PathPrefix, value: /old}}]
+      filters:
+        - type: RequestRedirect
+          requestRedirect: {scheme: https, statusCode: 301}
+";
+
+fn folder() -> Folder {
+    let gateway = GATEWAY.replace("protocol: HTTP\n", "protocol: HTTP\n      hostname: shop.example.com\n");
+    let service = SERVICE.replace(
+        "  name: cart\n",
+        "  name: cart\n  annotations: {nebula.dev/endpoints: '10.0.0.7:8080, 10.0.0.8:8080'}\n",
+    );
+    Folder::with([("gateway.yaml", &gateway), ("rich.yaml", RICH), ("cart.yaml", &service)])
+}
+
+#[test]
+fn everything_that_acts_on_a_route_is_shown() {
+    let ran = folder().run(&["explain", "rich", "-f", "."]);
+    assert_eq!(ran.code, 1, "a backend is missing: {ran:?}");
+    insta::assert_snapshot!(ran.stdout);
+}
+
+#[test]
+fn a_route_that_is_well_is_served() {
+    let folder = Folder::with([("gateway.yaml", GATEWAY), ("route.yaml", ROUTE), ("cart.yaml", SERVICE)]);
+    let ran = folder.run(&["explain", "default/cart", "-f", ".", "-o", "json"]);
+    assert_eq!(ran.code, 0, "{ran:?}");
+    let route = &ran.json()[0];
+    assert_eq!((&route["object"], &route["served"]), (&json!("HTTPRoute default/cart"), &json!(true)));
+    assert_eq!(route["objects"]["endpoints/default/cart/80"], json!([]));
+    assert_eq!(route["objects"]["listener/default/edge/http"]["port"], json!(8080));
+}
+
+#[test]
+fn a_route_that_is_not_served_says_why_and_one_that_is_not_there_what_there_is() {
+    let folder = Folder::with([("route.yaml", ROUTE)]);
+    let ran = folder.run(&["explain", "cart", "-f", "."]);
+    assert_eq!(ran.code, 1);
+    assert!(ran.stdout.contains("is not served") && ran.stdout.contains("no parentRef names a Gateway"), "{ran:?}");
+    folder.write("gateway.yaml", GATEWAY);
+    let ran = folder.run(&["explain", "shop/cart", "-f", "."]);
+    assert_eq!((ran.code, ran.stdout.as_str()), (1, ""));
+    assert_eq!(ran.stderr, "nebulactl: no route shop/cart is here; there is http/default/cart\n");
+}
+
+#[test]
+fn a_running_gateway_is_asked_over_its_admin_port() {
+    let config = json!({
+        "listeners": [{"listener": "default/edge/http", "port": 8080, "opened": 18080, "is_open": true,
+            "hostname": "", "protocol": "HTTP"}],
+        "objects": {
+            "listener/default/edge/http": {"addresses": [], "port": 8080, "hostname": "*", "certificates": null},
+            "route/http/default/cart": {"created": 0, "rules": [],
+                "attachments": [{"listener": "default/edge/http", "hosts": [{"served": "*", "declared": "*"}]}]},
+        },
+    });
+    let problem = json!({"object": "HTTPRoute default/cart", "message": "ResolvedRefs (BackendNotFound): gone"});
+    let admin = admin_port(vec![("/config", config.to_string()), ("/problems", json!([problem]).to_string())]);
+    let ran = Folder::with([]).run(&["explain", "cart", "--admin", &admin]);
+    assert_eq!(ran.code, 1);
+    assert!(ran.stdout.contains("port 8080, bound as 18080"), "{ran:?}");
+    assert!(ran.stdout.contains("HTTPRoute default/cart: ResolvedRefs (BackendNotFound): gone"), "{ran:?}");
+}
+
+#[test]
+fn a_gateway_that_does_not_run_is_told_in_one_line() {
+    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let ran = Folder::with([]).run(&["explain", "cart", "--admin", &format!("http://{free}")]);
+    assert_eq!((ran.code, ran.stdout.as_str(), ran.stderr.lines().count()), (2, "", 1));
+    assert!(ran.stderr.contains("does a gateway run there?"), "{ran:?}");
+    let ran = Folder::with([]).run(&["explain", "cart", "--admin", "https://127.0.0.1:1"]);
+    assert_eq!(ran.code, 2);
+    assert!(ran.stderr.contains("want http://HOST:PORT"), "{ran:?}");
+}
+
+/// Answers each page once, in any order, as an admin port does.
+fn admin_port(pages: Vec<(&'static str, String)>) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for _ in 0..pages.len() {
+            let (stream, _) = listener.accept().unwrap();
+            let mut reader = BufReader::new(&stream);
+            let mut request = String::new();
+            while !request.ends_with("\r\n\r\n") {
+                reader.read_line(&mut request).unwrap();
+            }
+            let (_, body) = pages.iter().find(|(page, _)| request.contains(&format!("GET {page} "))).unwrap();
+            let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", body.len());
+            (&stream).write_all((head + body).as_bytes()).unwrap();
+        }
+    });
+    url
+}
