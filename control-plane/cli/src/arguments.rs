@@ -5,7 +5,7 @@ use std::{ffi::OsString, path::Path};
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 
 use crate::{
-    explain,
+    explain, onboard,
     output::{self, Verdict},
     validate, why,
 };
@@ -26,6 +26,9 @@ struct Arguments {
 pub enum Command {
     /// Tell everything that the control plane would refuse in a set of files, without a cluster
     Validate(validate::Arguments),
+
+    /// Write the resources that bring a service behind a gateway, from its OpenAPI document
+    Onboard(onboard::Arguments),
 
     /// Show what a route comes to: listeners, hosts, rules, backends
     Explain(explain::Arguments),

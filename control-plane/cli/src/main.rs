@@ -8,6 +8,7 @@ mod admin;
 mod arguments;
 mod configuration;
 mod explain;
+mod onboard;
 mod output;
 mod reasons;
 mod source;
@@ -31,6 +32,7 @@ fn main() -> ExitCode {
     };
     let outcome = match command {
         Command::Validate(arguments) => validate::run(&arguments),
+        Command::Onboard(arguments) => onboard::run(&arguments),
         Command::Explain(arguments) => explain::run(&arguments),
         Command::Why(arguments) => why::run(&arguments),
         Command::Completion { shell } => Ok(arguments::completion(shell)),

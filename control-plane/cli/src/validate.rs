@@ -92,6 +92,13 @@ pub fn run(arguments: &Arguments) -> Result<Verdict, Failure> {
     })
 }
 
+/// The errors of `files`, taken for a part of what the cluster holds.
+pub fn errors(files: Files) -> Vec<String> {
+    let report = Report::of(files, false);
+    let errors = report.findings.iter().filter(|finding| finding.severity == Severity::Error);
+    errors.map(Finding::text).collect()
+}
+
 impl Report {
     fn of(files: Files, complete: bool) -> Self {
         let count = files.len();

@@ -18,6 +18,6 @@ mod read;
 pub use folder::{Files, Purpose};
 pub use inputs::{CONTROLLER_NAME, Inputs};
 pub use kinds::ObjectId;
-pub use node::{Node, Value};
+pub use node::{Node, Position, SyntaxError, Value, parse};
 pub use problem::Problem;
 pub use read::{is_yaml, read, read_path};

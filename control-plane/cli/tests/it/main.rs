@@ -7,6 +7,8 @@ mod explain;
 #[cfg(test)]
 mod harness;
 #[cfg(test)]
+mod onboard;
+#[cfg(test)]
 mod validate;
 #[cfg(test)]
 mod why;
