@@ -7,7 +7,7 @@ use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEn
 use crate::{
     explain, onboard,
     output::{self, Verdict},
-    validate, why,
+    status, validate, why,
 };
 
 /// Looks at the configuration and the traffic of Nebula, and helps to write the former.
@@ -32,6 +32,9 @@ pub enum Command {
 
     /// Show what a route comes to: listeners, hosts, rules, backends
     Explain(explain::Arguments),
+
+    /// Show Gateways, listeners, routes and policies with their conditions
+    Status(status::Arguments),
 
     /// Tell what the gateway decided about a request, from its access log
     Why(why::Arguments),

@@ -13,6 +13,7 @@ mod output;
 mod reasons;
 mod source;
 mod stand_ins;
+mod status;
 mod validate;
 mod why;
 
@@ -34,6 +35,7 @@ fn main() -> ExitCode {
         Command::Validate(arguments) => validate::run(&arguments),
         Command::Onboard(arguments) => onboard::run(&arguments),
         Command::Explain(arguments) => explain::run(&arguments),
+        Command::Status(arguments) => status::run(&arguments),
         Command::Why(arguments) => why::run(&arguments),
         Command::Completion { shell } => Ok(arguments::completion(shell)),
     };

@@ -1,13 +1,10 @@
-//! `nebulactl explain`, from files. From a running gateway: see the gateway's own tests of `/config`, whose form is the same.
+//! `nebulactl explain`.
 
-use std::{
-    io::{BufRead as _, BufReader, Write as _},
-    net::TcpListener,
-};
+use std::net::TcpListener;
 
 use serde_json::json;
 
-use crate::harness::{Folder, GATEWAY, ROUTE, SERVICE};
+use crate::harness::{Folder, GATEWAY, ROUTE, SERVICE, admin_port};
 
 const RICH: &str = "apiVersion: gateway.networking.k8s.io/v1
 kind: HTTPRoute
@@ -108,24 +105,4 @@ fn a_gateway_that_does_not_run_is_told_in_one_line() {
     let ran = Folder::with([]).run(&["explain", "cart", "--admin", "https://127.0.0.1:1"]);
     assert_eq!(ran.code, 2);
     assert!(ran.stderr.contains("want http://HOST:PORT"), "{ran:?}");
-}
-
-/// Answers each page once, in any order, as an admin port does.
-fn admin_port(pages: Vec<(&'static str, String)>) -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let url = format!("http://{}", listener.local_addr().unwrap());
-    std::thread::spawn(move || {
-        for _ in 0..pages.len() {
-            let (stream, _) = listener.accept().unwrap();
-            let mut reader = BufReader::new(&stream);
-            let mut request = String::new();
-            while !request.ends_with("\r\n\r\n") {
-                reader.read_line(&mut request).unwrap();
-            }
-            let (_, body) = pages.iter().find(|(page, _)| request.contains(&format!("GET {page} "))).unwrap();
-            let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", body.len());
-            (&stream).write_all((head + body).as_bytes()).unwrap();
-        }
-    });
-    url
 }

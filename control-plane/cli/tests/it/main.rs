@@ -9,6 +9,8 @@ mod harness;
 #[cfg(test)]
 mod onboard;
 #[cfg(test)]
+mod status;
+#[cfg(test)]
 mod validate;
 #[cfg(test)]
 mod why;
