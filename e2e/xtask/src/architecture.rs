@@ -21,7 +21,7 @@ const MAY_DEPEND: &[(&str, &[&str])] = &[
     ("control-plane-dump", &["control-plane-model"]),
     ("control-plane-files", &["control-plane-model", "control-plane-translate"]),
     ("control-plane-model", &[]),
-    ("control-plane-translate", &["control-plane-model", "crds"]),
+    ("control-plane-translate", &["control-plane-model", "crds", "policy-rate-limit"]),
     ("control-plane-wire", &["control-plane-model", "kit-process"]),
     ("control-plane", &["control-plane-model", "control-plane-translate", "control-plane-wire", "crds", "kit-process"]),
     ("crds", &[]),
