@@ -64,6 +64,14 @@ pub enum AdminError {
 ///
 /// # Errors: [`AdminError`].
 pub fn get<T: DeserializeOwned>(base: &Uri, page: &str) -> Result<T, AdminError> {
+    let url = || format!("{}{page}", base.to_string().trim_end_matches('/'));
+    find(base, page)?.ok_or_else(|| AdminError::Status { url: url(), status: http::StatusCode::NOT_FOUND })
+}
+
+/// As [`get`]; `None` where the gateway has no such thing.
+///
+/// # Errors: [`AdminError`].
+pub fn find<T: DeserializeOwned>(base: &Uri, page: &str) -> Result<Option<T>, AdminError> {
     let host = base.host().filter(|_| base.scheme_str() == Some("http") && matches!(base.path(), "" | "/"));
     let Some(host) = host else { return Err(AdminError::Url(base.clone())) };
     let authority = format!("{host}:{}", base.port_u16().unwrap_or(DEFAULT_PORT));
@@ -73,10 +81,13 @@ pub fn get<T: DeserializeOwned>(base: &Uri, page: &str) -> Result<T, AdminError>
     let runtime = runtime.map_err(|error| ask_error(error.into()))?;
     let answer = runtime.block_on(async { tokio::time::timeout(TIME_LIMIT, ask(&authority, page)).await });
     let (status, body) = answer.map_err(|_| AdminError::Late { url: url.clone() })?.map_err(ask_error)?;
+    if status == http::StatusCode::NOT_FOUND {
+        return Ok(None);
+    }
     if !status.is_success() {
         return Err(AdminError::Status { url, status });
     }
-    serde_json::from_slice(&body).map_err(|source| AdminError::Content { url, source })
+    serde_json::from_slice(&body).map(Some).map_err(|source| AdminError::Content { url, source })
 }
 
 /// Cancel-safe: dropping the future closes the connection.

@@ -24,7 +24,6 @@ pub struct Place {
 }
 
 /// What is served, and what is wrong with it.
-#[derive(Debug, Default)]
 pub struct Configuration {
     /// By the text form of their keys.
     pub objects: Map<String, Value>,
@@ -32,6 +31,13 @@ pub struct Configuration {
     pub opened: BTreeMap<String, Opened>,
     /// Everything that is refused.
     pub problems: Vec<Problem>,
+    origin: Origin,
+}
+
+/// Whom to ask for more.
+enum Origin {
+    Files(Box<Inputs>),
+    Gateway(Uri),
 }
 
 /// What a running gateway made of a listener.
@@ -65,7 +71,21 @@ impl Configuration {
             objects: control_plane_dump::objects(inputs.snapshot()),
             opened: BTreeMap::new(),
             problems: inputs.problems(),
+            origin: Origin::Files(Box::new(inputs)),
         })
+    }
+
+    /// What acts on the route `key` (`http/shop/cart`), as `/explain` has it; `None` where it is not served.
+    ///
+    /// # Errors: a running gateway does not answer.
+    pub fn explain(&self, key: &str) -> Result<Option<Value>, admin::AdminError> {
+        match &self.origin {
+            Origin::Files(inputs) => {
+                let key = control_plane_dump::route_key(key);
+                Ok(key.and_then(|key| control_plane_dump::explain(inputs.snapshot(), &key)))
+            }
+            Origin::Gateway(admin) => admin::find(admin, &format!("/explain?route={key}")),
+        }
     }
 
     /// What a running gateway says of itself.
@@ -75,6 +95,6 @@ impl Configuration {
         let dump: Dump = admin::get(admin, "/config")?;
         let problems = admin::get(admin, "/problems")?;
         let opened = dump.listeners.into_iter().map(|opened| (opened.listener.clone(), opened)).collect();
-        Ok(Self { objects: dump.objects, opened, problems })
+        Ok(Self { objects: dump.objects, opened, problems, origin: Origin::Gateway(admin.clone()) })
     }
 }

@@ -2,7 +2,10 @@
 //!
 //! Invariant: no private key, and no value of a header that carries credentials. Nothing makes configuration of it again.
 
+mod explain;
 mod policy;
+
+pub use explain::{explain, route_key};
 
 use control_plane_model::{
     AccessLog, AttachedHost, BackendProtocol, BackendTarget, Filter, HeaderModifier, HostPattern, ListenerProtocol,

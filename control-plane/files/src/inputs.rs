@@ -141,11 +141,11 @@ impl Inputs {
             let path = place.as_ref().map(|place| place.path.as_str()).unwrap_or_default();
             let rest = place.as_ref().map_or(message, |place| place.rest);
             let text = format!("{} ({}): {rest}", problem.condition, problem.reason);
-            let is_parent = problem.kind == Kind::HttpRoute || problem.kind == Kind::GrpcRoute;
+            let of_listener = matches!(problem.kind, Kind::Gateway | Kind::ListenerSet);
             let field = match (path, problem.section.as_str()) {
                 ("", "") => None,
                 ("", section) => Some(section.to_owned()),
-                (path, section) if section.is_empty() || is_parent => Some(format!("spec.{path}")),
+                (path, section) if section.is_empty() || !of_listener => Some(format!("spec.{path}")),
                 (path, listener) => Some(format!("{listener}: {path}")),
             };
             Problem { field, ..self.problem(&id, text, |document| place.map_or(document.position, |it| it.position)) }
@@ -262,6 +262,8 @@ fn is_consequence(problem: &translate::Problem, all: &[translate::Problem]) -> b
             .iter()
             .filter(same_object)
             .any(|other| other.section == problem.section && other.condition != problem.condition),
+        // The policy itself says what is wrong with it.
+        ("nebula.dev/Policies", "Invalid") => true,
         (_, "ListenersNotResolved" | "ListenersNotValid") => {
             all.iter().filter(same_object).any(|other| !other.section.is_empty())
         }

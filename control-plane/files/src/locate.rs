@@ -18,6 +18,9 @@ pub struct Place<'m> {
 pub fn refusal<'m>(document: &Node, section: &str, message: &'m str) -> Place<'m> {
     let mut place = Place { position: document.position, path: String::new(), rest: message };
     let Some(spec) = document.get("spec") else { return place };
+    if let Some(message) = message.strip_prefix("spec.") {
+        return of_field(spec, message, place);
+    }
     let mut node = spec;
     if let Some(listener) = listener(spec, section) {
         (node, place.position) = (listener, listener.position);
@@ -29,6 +32,28 @@ pub fn refusal<'m>(document: &Node, section: &str, message: &'m str) -> Place<'m
         place.path.push_str(dot);
         place.path.push_str(step);
     }
+    place
+}
+
+/// The place of a message that begins with a field of `spec`, as those of policies do: `limits.a.key[0].name: …`. As deep as
+/// its path leads, for a field that is missing has no place of its own.
+fn of_field<'m>(spec: &Node, message: &'m str, mut place: Place<'m>) -> Place<'m> {
+    let end = message.find([' ', ':']).unwrap_or(message.len());
+    let (path, rest) = message.split_at_checked(end).unwrap_or((message, ""));
+    let mut node = spec;
+    let mut leads_to_the_end = true;
+    for step in path.split('.') {
+        let Some(next) = walk(node, step) else {
+            leads_to_the_end = false;
+            break;
+        };
+        (node, place.position) = (next, next.position);
+        let dot = if place.path.is_empty() { "" } else { "." };
+        place.path.push_str(dot);
+        place.path.push_str(step);
+    }
+    // Said of the whole path, the rest is a sentence without its subject.
+    place.rest = rest.strip_prefix(": ").filter(|_| leads_to_the_end).unwrap_or(place.rest);
     place
 }
 
@@ -77,6 +102,11 @@ mod tests {
         ] {
             assert_eq!(refusal(&document, section, message).position.line, line, "{message}");
         }
+        let place = refusal(&document, "", "spec.rules[0].matches[0].method: is wrong");
+        assert_eq!((place.path.as_str(), place.position.line), ("rules[0].matches[0]", 5));
+        assert!(place.rest.starts_with("spec.rules[0]"), "{place:?}");
+        let place = refusal(&document, "", "spec.rules[0].matches: is wrong");
+        assert_eq!((place.path.as_str(), place.rest), ("rules[0].matches", "is wrong"));
         let place = refusal(&document, "", "rules[0]: matches[0]: path is: wrong");
         assert_eq!((place.path.as_str(), place.rest), ("rules[0].matches[0]", "path is: wrong"));
         assert_eq!(field(&document, "listeners").line, 8);

@@ -33,6 +33,7 @@ const MAY_DEPEND: &[(&str, &[&str])] = &[
     (
         "gateway",
         &[
+            "control-plane-dump",
             "control-plane-files",
             "control-plane-model",
             "control-plane-wire",

@@ -1,11 +1,12 @@
 //! `explain`: what acts on the requests of a route, as the gateway has it.
 
+mod policies;
 mod route;
 mod text;
 
 use clap::Args;
 use control_plane_files::Problem;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use crate::{
     arguments::Format,
@@ -14,7 +15,8 @@ use crate::{
 };
 
 /// Shows what a route comes to: the listeners and hosts that it is served at, and for each rule what it asks of a request,
-/// what it changes, its limits, and where the requests go.
+/// the policies that act on it (merged, each field with the policy that it is from), what it changes, its limits, and where
+/// the requests go.
 ///
 /// The configuration is that of files, as `gateway --config` would serve them, or that of a running gateway.
 #[derive(Debug, Args)]
@@ -47,8 +49,8 @@ struct Wanted<'a> {
 struct Found<'a> {
     /// `http` or `grpc`.
     kind: &'static str,
-    /// `None` where it is not served.
-    route: Option<&'a Value>,
+    /// As `/explain` has it; `None` where it is not served.
+    explanation: Option<Value>,
     problems: Vec<&'a Problem>,
 }
 
@@ -58,19 +60,19 @@ struct Found<'a> {
 pub fn run(arguments: &Arguments) -> Result<Verdict, Failure> {
     let wanted = Wanted::parse(&arguments.route);
     let configuration = Configuration::of(&arguments.place)?;
-    let found = wanted.find(&configuration);
+    let found = wanted.find(&configuration)?;
     if found.is_empty() {
         output::note(&format!("nebulactl: no route {} is here; there is {}", wanted.text(), routes(&configuration)));
         return Ok(Verdict::Problems);
     }
-    let is_well = found.iter().all(|found| found.route.is_some() && found.problems.is_empty());
+    let is_well = found.iter().all(|found| found.explanation.is_some() && found.problems.is_empty());
     match arguments.output {
         Format::Text => {
             let pages = found.iter().map(|found| wanted.page(found, &configuration));
             output::print(&pages.collect::<Vec<_>>().join("\n"));
         }
         Format::Json => {
-            let objects = found.iter().map(|found| wanted.json(found, &configuration)).collect::<Vec<_>>();
+            let objects = found.iter().map(|found| wanted.json(found)).collect::<Vec<_>>();
             output::print(&format!("{:#}\n", Value::Array(objects)));
         }
     }
@@ -97,24 +99,26 @@ impl<'a> Wanted<'a> {
     }
 
     /// A route that is served, or of which something is said.
-    fn find<'c>(&self, configuration: &'c Configuration) -> Vec<Found<'c>> {
-        let kinds = ["http", "grpc"].into_iter().filter(|kind| self.kind.is_none_or(|wanted| wanted == *kind));
-        let found = kinds.map(|kind| {
+    fn find<'c>(&self, configuration: &'c Configuration) -> Result<Vec<Found<'c>>, Failure> {
+        let mut all = Vec::new();
+        for kind in ["http", "grpc"].into_iter().filter(|kind| self.kind.is_none_or(|wanted| wanted == *kind)) {
             let object = self.object(kind);
             let of_it = |problem: &&Problem| problem.object.as_deref() == Some(object.as_str());
-            Found {
-                kind,
-                route: configuration.objects.get(&format!("route/{kind}/{}", self.text())),
-                problems: configuration.problems.iter().filter(of_it).collect(),
+            let problems: Vec<&Problem> = configuration.problems.iter().filter(of_it).collect();
+            let key = format!("{kind}/{}", self.text());
+            let is_served = configuration.objects.contains_key(&format!("route/{key}"));
+            let explanation = if is_served { configuration.explain(&key)? } else { None };
+            if explanation.is_some() || !problems.is_empty() {
+                all.push(Found { kind, explanation, problems });
             }
-        });
-        found.filter(|found| found.route.is_some() || !found.problems.is_empty()).collect()
+        }
+        Ok(all)
     }
 
     fn page(&self, found: &Found<'_>, configuration: &Configuration) -> String {
         let mut lines = vec![self.object(found.kind)];
-        match found.route {
-            Some(route) => lines.extend(route::lines(route, configuration)),
+        match &found.explanation {
+            Some(explanation) => lines.extend(route::lines(explanation, &configuration.opened)),
             None => lines.push("  is not served".to_owned()),
         }
         if !found.problems.is_empty() {
@@ -125,31 +129,17 @@ impl<'a> Wanted<'a> {
         lines.join("\n")
     }
 
-    /// The route with the objects that it names.
-    fn json(&self, found: &Found<'_>, configuration: &Configuration) -> Value {
-        let named = found.route.map(|route| named(route, configuration)).unwrap_or_default();
+    fn json(&self, found: &Found<'_>) -> Value {
+        let part = |name: &str| found.explanation.as_ref().and_then(|explanation| explanation.get(name).cloned());
         json!({
             "object": self.object(found.kind),
-            "served": found.route.is_some(),
-            "route": found.route,
-            "objects": named,
+            "served": found.explanation.is_some(),
+            "route": part("route"),
+            "objects": part("objects"),
+            "policies": part("policies"),
             "problems": found.problems,
         })
     }
-}
-
-/// Listeners and backends of a route, by key.
-fn named(route: &Value, configuration: &Configuration) -> Map<String, Value> {
-    let listeners = route::list(&route["attachments"]).iter().filter_map(|attachment| attachment["listener"].as_str());
-    let mut keys: Vec<String> = listeners.map(|listener| format!("listener/{listener}")).collect();
-    let backends = route::list(&route["rules"]).iter().flat_map(|rule| route::list(&rule["backends"]));
-    for backend in backends.filter_map(|backend| backend["backend"].as_str()) {
-        keys.extend([format!("backend/{backend}"), format!("endpoints/{backend}")]);
-    }
-    keys.into_iter()
-        .filter_map(|key| configuration.objects.get_key_value(&key))
-        .map(|(k, v)| (k.clone(), v.clone()))
-        .collect()
 }
 
 /// What could have been meant.

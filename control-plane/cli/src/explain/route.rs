@@ -1,24 +1,33 @@
 //! A route of `/config` as lines for people.
 
+use std::collections::BTreeMap;
+
 use serde_json::Value;
 
-use super::text;
-use crate::{configuration::Configuration, output::shown};
+use super::{policies, text};
+use crate::{configuration::Opened, output::shown};
 
-/// Everything about a route but its name.
-pub fn lines(route: &Value, configuration: &Configuration) -> Vec<String> {
+/// Everything about a route but its name, from what `/explain` says.
+pub fn lines(explanation: &Value, opened: &BTreeMap<String, Opened>) -> Vec<String> {
+    let (route, objects) = (&explanation["route"], &explanation["objects"]);
     let mut lines = vec!["  Served by".to_owned()];
     for attachment in list(&route["attachments"]) {
-        lines.push(format!("    {}", listener(attachment, configuration)));
+        lines.push(format!("    {}", listener(attachment, objects, opened)));
     }
     for (index, rule) in list(&route["rules"]).iter().enumerate() {
         let name = rule["name"].as_str().map(|name| format!(" \"{}\"", shown(name))).unwrap_or_default();
         lines.push(format!("\n  Rule {index}{name}"));
-        lines.extend(self::rule(rule, configuration).into_iter().map(|(what, line)| format!("    {what:<9} {line}")));
+        let chains: Vec<&Value> = list(&explanation["policies"])
+            .iter()
+            .filter(|chain| chain["rule"].as_u64() == u64::try_from(index).ok())
+            .collect();
+        let said = matches(rule).into_iter().chain(policies::lines(&chains)).chain(self::rule(rule, objects));
+        lines.extend(said.map(|(what, line)| format!("    {what:<9} {line}").trim_end().to_owned()));
     }
     lines
 }
 
+/// The items of a list; none where it is something else.
 pub(super) fn list(value: &Value) -> &[Value] {
     value.as_array().map(Vec::as_slice).unwrap_or_default()
 }
@@ -27,7 +36,7 @@ fn word(value: &Value) -> String {
     shown(value.as_str().unwrap_or_default())
 }
 
-fn listener(attachment: &Value, configuration: &Configuration) -> String {
+fn listener(attachment: &Value, objects: &Value, opened: &BTreeMap<String, Opened>) -> String {
     let key = attachment["listener"].as_str().unwrap_or_default();
     let hosts: Vec<String> = list(&attachment["hosts"])
         .iter()
@@ -37,11 +46,11 @@ fn listener(attachment: &Value, configuration: &Configuration) -> String {
         })
         .collect();
     let hosts = if hosts == ["*"] { "every host".to_owned() } else { hosts.join(", ") };
-    let Some(listener) = configuration.objects.get(&format!("listener/{key}")) else {
+    let Some(listener) = objects.get(format!("listener/{key}")) else {
         return format!("listener {} (which is not here): {hosts}", shown(key));
     };
     let scheme = if listener["certificates"].is_null() { "http" } else { "https" };
-    let opened = configuration.opened.get(key);
+    let opened = opened.get(key);
     let bound = match opened {
         Some(opened) if !opened.is_open => ", not open".to_owned(),
         Some(opened) if listener["port"] != opened.port => format!(", bound as {}", opened.port),
@@ -50,12 +59,16 @@ fn listener(attachment: &Value, configuration: &Configuration) -> String {
     format!("listener {} ({scheme}, port {}{bound}): {hosts}", shown(key), listener["port"])
 }
 
-/// Pairs of what a line is about and what it says.
-fn rule(rule: &Value, configuration: &Configuration) -> Vec<(&'static str, String)> {
+/// What a line is about, and what it says.
+pub(super) type Said = (&'static str, String);
+
+fn matches(rule: &Value) -> Vec<Said> {
+    let matches = list(&rule["matches"]).iter().enumerate();
+    matches.map(|(index, wanted)| (if index == 0 { "when" } else { "or when" }, text::route_match(wanted))).collect()
+}
+
+fn rule(rule: &Value, objects: &Value) -> Vec<Said> {
     let mut lines = Vec::new();
-    for (index, wanted) in list(&rule["matches"]).iter().enumerate() {
-        lines.push((if index == 0 { "when" } else { "or when" }, text::route_match(wanted)));
-    }
     lines.extend(list(&rule["filters"]).iter().flat_map(text::filter).map(|line| ("changes", line)));
     lines.extend(text::timeouts(&rule["timeouts"]).map(|line| ("timeouts", line)));
     if let Some(reason) = rule["fails"].as_str() {
@@ -69,7 +82,7 @@ fn rule(rule: &Value, configuration: &Configuration) -> Vec<(&'static str, Strin
         lines.push(("answers", "500, as no backend has a weight above 0".to_owned()));
     }
     for backend in backends {
-        lines.push(("to", target(backend, total, configuration)));
+        lines.push(("to", target(backend, total, objects)));
         lines.extend(
             list(&backend["filters"]).iter().flat_map(text::filter).map(|line| ("", format!("changes {line}"))),
         );
@@ -77,7 +90,7 @@ fn rule(rule: &Value, configuration: &Configuration) -> Vec<(&'static str, Strin
     lines
 }
 
-fn target(backend: &Value, total: u64, configuration: &Configuration) -> String {
+fn target(backend: &Value, total: u64, objects: &Value) -> String {
     let weight = backend["weight"].as_u64().unwrap_or_default();
     let share = text::share(weight, total);
     if let Some(reason) = backend["fails"].as_str() {
@@ -86,8 +99,8 @@ fn target(backend: &Value, total: u64, configuration: &Configuration) -> String 
     let key = backend["backend"].as_str().unwrap_or_default();
     let name =
         key.rsplit_once('/').map_or_else(|| key.to_owned(), |(name, port)| format!("Service {name}, port {port}"));
-    let protocol = configuration.objects.get(&format!("backend/{key}")).map(|backend| word(&backend["protocol"]));
+    let protocol = objects.get(format!("backend/{key}")).map(|backend| word(&backend["protocol"]));
     let protocol = protocol.map(|protocol| format!(", {protocol}")).unwrap_or_default();
-    let endpoints = configuration.objects.get(&format!("endpoints/{key}")).map(list).unwrap_or_default();
+    let endpoints = objects.get(format!("endpoints/{key}")).map(list).unwrap_or_default();
     format!("{share}{}{protocol}: {}", shown(&name), text::endpoints(endpoints))
 }

@@ -5,7 +5,10 @@
 mod certificate;
 mod wanted;
 
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use control_plane_files::CONTROLLER_NAME;
 use control_plane_model::ObjectName;
@@ -30,6 +33,12 @@ pub fn of(objects: &[Object]) -> Vec<Object> {
         made.push(gateway(&parent, &[Asked::default()].into(), class));
         made.push(listener_set(name, &parent, asked));
     }
+    for (name, rules) in &wanted.http_routes {
+        made.extend(route(name, rules, class, Object::HttpRoute));
+    }
+    for (name, rules) in &wanted.grpc_routes {
+        made.extend(route(name, rules, class, Object::GrpcRoute));
+    }
     made.extend(wanted.services.iter().map(|(name, ports)| service(name, ports)));
     made.extend(wanted.secrets.iter().map(secret));
     made.extend(wanted.configs.iter().map(gateway_config));
@@ -39,8 +48,8 @@ pub fn of(objects: &[Object]) -> Vec<Object> {
 }
 
 /// `None` never, as the values are ours: the types take them.
-fn typed<T: DeserializeOwned>(value: Value, wrap: fn(std::sync::Arc<T>) -> Object) -> Option<Object> {
-    serde_json::from_value(value).ok().map(|object| wrap(std::sync::Arc::new(object)))
+fn typed<T: DeserializeOwned>(value: Value, wrap: fn(Arc<T>) -> Object) -> Option<Object> {
+    serde_json::from_value(value).ok().map(|object| wrap(Arc::new(object)))
 }
 
 fn metadata(name: &ObjectName) -> Value {
@@ -51,7 +60,7 @@ fn gateway_class(name: &str) -> Option<Object> {
     typed(json!({"metadata": {"name": name}, "spec": {"controllerName": CONTROLLER_NAME}}), Object::GatewayClass)
 }
 
-fn gateway(name: &ObjectName, asked: &std::collections::BTreeSet<Asked>, class: &str) -> Option<Object> {
+fn gateway(name: &ObjectName, asked: &BTreeSet<Asked>, class: &str) -> Option<Object> {
     let spec = json!({
         "gatewayClassName": class,
         "allowedListeners": {"namespaces": {"from": "All"}},
@@ -60,13 +69,13 @@ fn gateway(name: &ObjectName, asked: &std::collections::BTreeSet<Asked>, class: 
     typed(json!({"metadata": metadata(name), "spec": spec}), Object::Gateway)
 }
 
-fn listener_set(name: &ObjectName, parent: &ObjectName, asked: &std::collections::BTreeSet<Asked>) -> Option<Object> {
+fn listener_set(name: &ObjectName, parent: &ObjectName, asked: &BTreeSet<Asked>) -> Option<Object> {
     let spec = json!({"parentRef": {"name": parent.name}, "listeners": listeners(asked)});
     typed(json!({"metadata": metadata(name), "spec": spec}), Object::ListenerSet)
 }
 
 /// One listener for each name and port that is asked for, open to all.
-fn listeners(asked: &std::collections::BTreeSet<Asked>) -> Vec<Value> {
+fn listeners(asked: &BTreeSet<Asked>) -> Vec<Value> {
     let mut free = FIRST_FREE_PORT;
     let listener = |asked: &Asked| {
         let port = asked.port.unwrap_or_else(|| {
@@ -80,7 +89,21 @@ fn listeners(asked: &std::collections::BTreeSet<Asked>) -> Vec<Value> {
     asked.iter().map(listener).collect()
 }
 
-fn service(name: &ObjectName, ports: &std::collections::BTreeSet<i32>) -> Option<Object> {
+/// A route with these rules, and a Gateway that serves it.
+fn route<T: DeserializeOwned>(
+    name: &ObjectName,
+    rules: &BTreeSet<String>,
+    class: &str,
+    wrap: fn(Arc<T>) -> Object,
+) -> [Option<Object>; 2] {
+    let parent = ObjectName::new(name.namespace.clone(), format!("parent-of-{}", name.name));
+    let rules: Vec<Value> = rules.iter().map(|rule| json!({"name": rule})).collect();
+    let spec = json!({"parentRefs": [{"name": parent.name}], "rules": rules});
+    let route = typed(json!({"metadata": metadata(name), "spec": spec}), wrap);
+    [gateway(&parent, &[Asked::default()].into(), class), route]
+}
+
+fn service(name: &ObjectName, ports: &BTreeSet<i32>) -> Option<Object> {
     let ports: Vec<Value> = ports.iter().map(|port| json!({"name": format!("port-{port}"), "port": port})).collect();
     typed(json!({"metadata": metadata(name), "spec": {"ports": ports}}), Object::Service)
 }

@@ -5,7 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use control_plane_files::CONTROLLER_NAME;
 use control_plane_model::ObjectName;
 use control_plane_translate::{Kind, Object};
-use crds::gateway_api::{Gateway, LabelSelector, Listener, ParentReference};
+use crds::{
+    gateway_api::{Gateway, LabelSelector, Listener, ParentReference},
+    policy::TargetReference,
+};
 
 const GATEWAY_GROUP: &str = "gateway.networking.k8s.io";
 
@@ -42,6 +45,10 @@ pub struct Wanted {
     pub gateways: BTreeMap<ObjectName, BTreeSet<Asked>>,
     /// ListenerSets.
     pub listener_sets: BTreeMap<ObjectName, BTreeSet<Asked>>,
+    /// HTTPRoutes, with the names of their rules.
+    pub http_routes: BTreeMap<ObjectName, BTreeSet<String>>,
+    /// GRPCRoutes, with the names of their rules.
+    pub grpc_routes: BTreeMap<ObjectName, BTreeSet<String>>,
     /// Services, with the ports.
     pub services: BTreeMap<ObjectName, BTreeSet<i32>>,
     /// Secrets.
@@ -82,7 +89,7 @@ impl Wanted {
         let cluster = |name: &String| ObjectName::new("", name.as_str());
         // Without any class every Gateway counts as ours, and with one only those of a class that is there.
         if there.iter().any(|(kind, _)| *kind == Kind::GatewayClass) {
-            if self.our_class.is_none() && (!self.gateways.is_empty() || !self.listener_sets.is_empty()) {
+            if self.our_class.is_none() {
                 self.classes.insert("nebula".to_owned());
             }
             self.classes.retain(|name| missing(Kind::GatewayClass, &cluster(name)));
@@ -91,6 +98,8 @@ impl Wanted {
         }
         self.gateways.retain(|name, _| missing(Kind::Gateway, name));
         self.listener_sets.retain(|name, _| missing(Kind::ListenerSet, name));
+        self.http_routes.retain(|name, _| missing(Kind::HttpRoute, name));
+        self.grpc_routes.retain(|name, _| missing(Kind::GrpcRoute, name));
         self.services.retain(|name, _| missing(Kind::Service, name));
         self.secrets.retain(|name| missing(Kind::Secret, name));
         self.configs.retain(|name| missing(Kind::GatewayConfig, name));
@@ -138,8 +147,31 @@ impl Wanted {
                     self.backend("GRPCRoute", namespace, backend.namespace.as_deref(), &backend.name, &to);
                 }
             }
+            Object::RateLimitPolicy(policy) => self.targets(&policy.spec.target_refs, namespace),
             _ => {}
         }
+    }
+
+    /// What a policy is attached to.
+    fn targets(&mut self, targets: &[TargetReference], namespace: &str) {
+        for target in targets.iter().filter(|target| target.group == GATEWAY_GROUP) {
+            let name = ObjectName::new(namespace, target.name.as_str());
+            let section = target.section_name.clone();
+            match target.kind.as_str() {
+                "HTTPRoute" => self.http_routes.entry(name).or_default().extend(section),
+                "GRPCRoute" => self.grpc_routes.entry(name).or_default().extend(section),
+                kind => self.parent(kind, name, Asked { section, port: None }),
+            }
+        }
+    }
+
+    fn parent(&mut self, kind: &str, name: ObjectName, asked: Asked) {
+        let parents = match kind {
+            "Gateway" => &mut self.gateways,
+            "ListenerSet" => &mut self.listener_sets,
+            _ => return,
+        };
+        parents.entry(name).or_default().insert(asked);
     }
 
     fn gateway(&mut self, gateway: &Gateway, namespace: &str) {
@@ -175,11 +207,7 @@ impl Wanted {
             }
             let name = ObjectName::new(parent.namespace.as_deref().unwrap_or(namespace), parent.name.as_str());
             let asked = Asked { section: parent.section_name.clone(), port: parent.port };
-            match parent.kind.as_deref().unwrap_or("Gateway") {
-                "Gateway" => self.gateways.entry(name).or_default().insert(asked),
-                "ListenerSet" => self.listener_sets.entry(name).or_default().insert(asked),
-                _ => false,
-            };
+            self.parent(parent.kind.as_deref().unwrap_or("Gateway"), name, asked);
         }
     }
 

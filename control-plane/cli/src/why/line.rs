@@ -22,6 +22,10 @@ pub struct Line {
     pub status: u16,
     /// Why the gateway answered itself, or how the exchange broke.
     pub flag: Option<String>,
+    /// The policy that refused: `rate-limit/shop/cart`.
+    pub policy: Option<String>,
+    /// What policies in mode Report would have refused: `rate-limit/shop/cart rate_limited`, separated by commas.
+    pub reported: Option<String>,
     /// The listener's key.
     pub listener: Option<String>,
     /// The route's key.

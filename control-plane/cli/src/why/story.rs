@@ -31,6 +31,9 @@ enum Outcome {
     Ok,
     Refused,
     Broke,
+    /// It would have been refused, had the policy not been told to report only.
+    #[serde(rename = "reported")]
+    Told,
     Sent,
 }
 
@@ -48,6 +51,7 @@ impl Outcome {
             Self::Ok => "ok",
             Self::Refused => "refused",
             Self::Broke => "broke",
+            Self::Told => "reported",
             Self::Sent => "sent",
         }
     }
@@ -118,6 +122,12 @@ fn steps(line: &Line, reason: Option<&Reason>) -> Vec<Step> {
     if let Some(rule) = &line.rule {
         steps.push(ok("rule", shown(rule)));
     }
+    let reported = line.reported.iter().flat_map(|reported| reported.split(", "));
+    steps.extend(reported.map(|decision| Step {
+        name: "policy",
+        outcome: Outcome::Told,
+        text: self::reported(decision),
+    }));
     if let Some(backend) = &line.backend {
         steps.push(ok("backend", service(backend)));
     }
@@ -163,13 +173,25 @@ fn attempts(line: &Line, endpoint: &str) -> String {
     format!("{}: {tried}, {answered}", shown(endpoint))
 }
 
+/// What a policy in mode Report would have refused, from `kind/namespace/name reason`.
+fn reported(decision: &str) -> String {
+    let (policy, word) = decision.split_once(' ').unwrap_or((decision, ""));
+    let meaning = reasons::find(word).map(|reason| format!(": {}", reason.meaning)).unwrap_or_default();
+    format!("{} would refuse it as {}{meaning}", shown(policy), shown(word))
+}
+
 /// The step at which the request was refused, or broke.
 fn refusal(line: &Line, reason: &Reason) -> Step {
+    if let Some(policy) = &line.policy {
+        let text = format!("{} refuses it as {}: {}", shown(policy), shown(&reason.word), reason.meaning);
+        return Step { name: "policy", outcome: Outcome::Refused, text };
+    }
     let name = match (reason.section.as_str(), reason.word.as_str()) {
         ("Requests that are refused" | "Limits", _) if line.listener.is_none() => "read",
         ("Requests that are refused" | "Limits", _) => "body",
         ("Routing", "no_route") => "route",
         ("Routing", _) => "listener",
+        ("Configuration", "policy_unavailable" | "policy_invalid") => "policy",
         ("Configuration", _) => "rule",
         ("Backends", "no_endpoints") => "endpoint",
         ("Backends", _) => "attempt",

@@ -54,6 +54,64 @@ fn everything_that_acts_on_a_route_is_shown() {
     insta::assert_snapshot!(ran.stdout);
 }
 
+/// Of the Gateway, the listener, the route and one of its rules.
+const POLICIES: &str = "apiVersion: nebula.dev/v1alpha1
+kind: RateLimitPolicy
+metadata: {name: edge}
+spec:
+  targetRefs: [{group: gateway.networking.k8s.io, kind: Gateway, name: edge}]
+  limits:
+    client: {rate: 100, per: 1s, burst: 200}
+  overrides:
+    limits:
+      tenant: {rate: 1000, per: 1m, key: [{type: Header, name: x-tenant}, {type: Route}]}
+---
+apiVersion: nebula.dev/v1alpha1
+kind: RateLimitPolicy
+metadata: {name: rich}
+spec:
+  targetRefs: [{group: gateway.networking.k8s.io, kind: HTTPRoute, name: rich}]
+  mode: Report
+  maxKeys: 5000
+  limits:
+    tenant: {rate: 1, per: 1s}
+---
+apiVersion: nebula.dev/v1alpha1
+kind: RateLimitPolicy
+metadata: {name: checkout}
+spec:
+  targetRefs: [{group: gateway.networking.k8s.io, kind: HTTPRoute, name: rich, sectionName: checkout}]
+  concurrency:
+    pay: {limit: 5}
+  limits:
+    client: {rate: 10, per: 1s}
+";
+
+#[test]
+fn policies_are_merged_and_each_field_says_where_it_is_from() {
+    let folder = folder();
+    folder.write("policies.yaml", POLICIES);
+    let ran = folder.run(&["explain", "rich", "-f", "."]);
+    insta::assert_snapshot!(ran.stdout);
+    let ran = folder.run(&["explain", "rich", "-f", ".", "-o", "json"]);
+    let chain = &ran.json()[0]["policies"][0];
+    assert_eq!(chain["kinds"][0]["sources"]["limits.tenant"], json!("rate-limit/default/edge"), "{ran:?}");
+    assert_eq!(chain["closed"], json!(null));
+}
+
+#[test]
+fn an_invalid_policy_closes_what_it_is_attached_to() {
+    let folder = folder();
+    folder.write("policies.yaml", &POLICIES.replace("{limit: 5}", "{limit: 0}"));
+    let ran = folder.run(&["explain", "rich", "-f", "."]);
+    let closed: Vec<_> = ran.lines().into_iter().filter(|line| line.contains("every request gets 500")).collect();
+    assert_eq!(
+        closed,
+        ["    policies  every request gets 500 policy_invalid, because of rate-limit/default/checkout"],
+        "the other rule goes on: {ran:?}"
+    );
+}
+
 #[test]
 fn a_route_that_is_well_is_served() {
     let folder = Folder::with([("gateway.yaml", GATEWAY), ("route.yaml", ROUTE), ("cart.yaml", SERVICE)]);
@@ -89,7 +147,14 @@ fn a_running_gateway_is_asked_over_its_admin_port() {
         },
     });
     let problem = json!({"object": "HTTPRoute default/cart", "message": "ResolvedRefs (BackendNotFound): gone"});
-    let admin = admin_port(vec![("/config", config.to_string()), ("/problems", json!([problem]).to_string())]);
+    let explanation = json!({
+        "route": config["objects"]["route/http/default/cart"], "objects": config["objects"], "policies": [],
+    });
+    let admin = admin_port(vec![
+        ("/config", config.to_string()),
+        ("/problems", json!([problem]).to_string()),
+        ("/explain?route=http/default/cart", explanation.to_string()),
+    ]);
     let ran = Folder::with([]).run(&["explain", "cart", "--admin", &admin]);
     assert_eq!(ran.code, 1);
     assert!(ran.stdout.contains("port 8080, bound as 18080"), "{ran:?}");

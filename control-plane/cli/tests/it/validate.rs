@@ -148,3 +148,38 @@ fn the_examples_of_the_gateway_are_complete_and_right() {
         assert_eq!((ran.code, ran.stdout.as_str()), (0, ""), "{example}: {ran:?}");
     }
 }
+
+const POLICY: &str = "apiVersion: nebula.dev/v1alpha1
+kind: RateLimitPolicy
+metadata: {name: cart}
+spec:
+  targetRefs:
+    - {group: gateway.networking.k8s.io, kind: HTTPRoute, name: cart, sectionName: api}
+    - {group: gateway.networking.k8s.io, kind: Gateway, name: edge, sectionName: https}
+  limits:
+    client: {rate: 10, per: 1s}
+";
+
+#[test]
+fn a_policy_by_itself_is_fine_and_a_value_that_is_wrong_in_it_is_told_at_its_place() {
+    let folder = Folder::with([("policy.yaml", POLICY)]);
+    let ran = folder.run(&["validate", "-f", "policy.yaml"]);
+    assert_eq!(ran.code, 0, "{ran:?}");
+    assert!(ran.lines().iter().all(|line| line.contains("warning: ") && line.contains("TargetNotFound")), "{ran:?}");
+    assert_eq!(folder.run(&["validate", "-f", "policy.yaml", "--complete"]).code, 1);
+    folder.write("policy.yaml", &POLICY.replace("rate: 10", "rate: 0"));
+    let ran = folder.run(&["validate", "-f", "policy.yaml"]);
+    assert_eq!(ran.code, 1);
+    let errors: Vec<_> = ran.lines().into_iter().filter(|line| !line.contains("warning: ")).collect();
+    let told = "policy.yaml:9:20: RateLimitPolicy default/cart: spec.limits.client.rate: Accepted (Invalid): \
+                spec.limits.client.rate is 0, want 1 or more: its targets get 500 until it is corrected";
+    assert_eq!(errors, [told]);
+}
+
+#[test]
+fn a_rule_that_a_route_in_the_files_does_not_have_is_an_error() {
+    let folder = Folder::with([("policy.yaml", POLICY), ("route.yaml", ROUTE)]);
+    let ran = folder.run(&["validate", "-f", "."]);
+    assert_eq!(ran.code, 1);
+    assert!(ran.stdout.contains("there is no rule api of HTTPRoute default/cart"), "{ran:?}");
+}

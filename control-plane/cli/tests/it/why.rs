@@ -16,6 +16,8 @@ const LOG: &str = concat!(
     "\n",
     r#"{"time":"2026-11-23T09:30:10.000Z","request_id":"r-6","method":"GET","host":"shop.example.com","path":"/cart","protocol":"1.1","status":200,"flag":"client_closed","listener":"infra/edge/http","route":"http/shop/cart","rule":"0","backend":"shop/cart/80","endpoint":"10.0.0.7:8080","attempts":1,"request_bytes":0,"response_bytes":10,"duration_us":2000,"upstream_duration_us":1900,"client":"192.0.2.1:40000","user_agent":null,"trace_id":null}"#,
     "\n",
+    r#"{"time":"2026-11-23T09:30:11.000Z","request_id":"r-7","method":"GET","host":"shop.example.com","path":"/cart","protocol":"1.1","status":429,"flag":"rate_limited","policy":"rate-limit/shop/cart","reported":"rate-limit/infra/edge rate_limited, rate-limit/shop/cart concurrency_limited","listener":"infra/edge/http","route":"http/shop/cart","rule":"0","backend":null,"endpoint":null,"attempts":0,"request_bytes":0,"response_bytes":10,"duration_us":200,"upstream_duration_us":null,"client":"192.0.2.1:40000","user_agent":null,"trace_id":null}"#,
+    "\n",
 );
 
 #[test]
@@ -42,7 +44,7 @@ fn only_what_failed_is_told_where_that_is_asked_for() {
     let ran = Folder::with([]).run_with(&["why", "--failed", "-o", "json"], LOG);
     let stories = ran.lines().into_iter().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
     let ids: Vec<_> = stories.map(|story| story["request_id"].as_str().unwrap().to_owned()).collect();
-    assert_eq!(ids, ["r-2", "r-3", "r-5", "r-6"]);
+    assert_eq!(ids, ["r-2", "r-3", "r-5", "r-6", "r-7"]);
 }
 
 #[test]
