@@ -4,6 +4,7 @@
 
 mod document;
 mod matches;
+mod rate_limit;
 mod route;
 mod yaml;
 
@@ -22,6 +23,7 @@ use document::Document;
 /// comments that say what to look at, to standard output. Nothing is sent anywhere.
 ///
 /// The route takes what the document describes: everything below the base path of its servers; where they have none, its paths.
+/// Policies come with it in a form that refuses nothing yet (mode Report), so that they can be watched before they count.
 #[derive(Debug, Args)]
 #[command(after_help = "Exit code: 0 written, 1 what was written would be refused, 2 the document cannot be read.\n\n\
     Example:\n  nebulactl onboard --openapi cart.yaml --service cart --namespace shop --port 8080 \\\n    \
@@ -83,7 +85,7 @@ pub fn run(arguments: &Arguments) -> Result<Verdict, Failure> {
 
 impl Arguments {
     fn write(&self, document: &Document, file: &str) -> String {
-        let resources = [route::write(self, document)];
+        let resources = [route::write(self, document), rate_limit::write(self)];
         format!("{}{}", header(document, file), resources.join("---\n"))
     }
 

@@ -58,6 +58,8 @@ fn a_route_that_is_written_is_served_as_the_document_says() {
     let served = Folder::with([("gateway.yaml", GATEWAY), ("route.yaml", &written.stdout)]);
     let ran = served.run(&["explain", "cart", "-f", "."]);
     assert!(ran.stdout.contains("Rule 0 \"api\"") && ran.stdout.contains("path is /cart/v1 or below it"), "{ran:?}");
+    assert!(ran.stdout.contains("RateLimitPolicy: default/cart on the route"), "{ran:?}");
+    assert!(ran.stdout.contains("mode = Report"), "{ran:?}");
 }
 
 #[test]
