@@ -7,15 +7,17 @@ use std::net::SocketAddr;
 
 use axum::{
     Json, Router,
-    extract::{Request, State},
+    extract::{Query, Request, State},
     http::{StatusCode, header},
     middleware::{self, Next},
     response::{IntoResponse, Response},
     routing::get,
 };
+use control_plane_files::Problem;
 use kit_process::tasks::Tasks;
+use serde::Deserialize;
 
-use crate::{engine::Proxy, problems::Problem, problems::Problems};
+use crate::{engine::Proxy, problems::Problems};
 
 /// Why the admin port does not open.
 #[derive(Debug, thiserror::Error)]
@@ -49,6 +51,7 @@ pub async fn serve(
     let router = Router::new()
         .route("/", get(|| async { INDEX }))
         .route("/config", get(config))
+        .route("/explain", get(explain))
         .route("/problems", get(list_problems))
         .layer(middleware::from_fn(only_this_machine))
         .with_state(Admin { proxy, problems });
@@ -65,11 +68,27 @@ pub async fn serve(
 const INDEX: &str = "\
 Nebula gateway
 /config    what is served now, as JSON, without private keys
+/explain?route=http/NAMESPACE/NAME  what acts on a route, policies merged, as JSON (also grpc/…)
 /problems  what is wrong with the configuration, as JSON
 ";
 
 async fn config(State(admin): State<Admin>) -> Json<serde_json::Value> {
     Json(admin.proxy.dump().await)
+}
+
+#[derive(Deserialize)]
+struct Explain {
+    route: String,
+}
+
+async fn explain(State(admin): State<Admin>, Query(wanted): Query<Explain>) -> Response {
+    let Some(key) = control_plane_dump::route_key(&wanted.route) else {
+        return (StatusCode::BAD_REQUEST, "route: want http/NAMESPACE/NAME or grpc/NAMESPACE/NAME\n").into_response();
+    };
+    match admin.proxy.explain(&key).await {
+        Some(explanation) => Json(explanation).into_response(),
+        None => (StatusCode::NOT_FOUND, "no such route is in force\n").into_response(),
+    }
 }
 
 async fn list_problems(State(admin): State<Admin>) -> Json<Vec<Problem>> {

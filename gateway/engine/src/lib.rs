@@ -6,7 +6,6 @@
 mod body;
 mod compile;
 mod connection;
-mod dump;
 mod engine;
 mod exchange;
 pub mod filter;
