@@ -12,6 +12,7 @@ mod host;
 mod key;
 mod listener;
 mod matching;
+mod policy;
 mod route;
 mod snapshot;
 
@@ -25,6 +26,12 @@ pub use key::{
 };
 pub use listener::{Listener, ListenerProtocol, TlsTermination};
 pub use matching::{HeaderMatch, InvalidRegex, PathMatch, QueryMatch, Regex, RouteMatch, ValueMatch};
+pub use policy::{
+    AdaptiveLimit, BackendOptions, BackendSettings, BackendTimeouts, Balance, BreakerWindow, CircuitBreaker,
+    ConcurrencyLimits, Ejection, FailurePercentage, Failures, Fallback, FallbackResponse, HalfOpen, HashKey,
+    HealthCheck, HealthProbe, InvalidBackendSettings, LocalFailure, OpenTime, OutlierDetection, Retries, RetryBudget,
+    SlowCalls, StatusRange, SuccessRate,
+};
 pub use route::{
     AttachedHost, Attachment, BackendTarget, Route, Rule, RuleAction, Timeouts, Unavailable, WeightedBackend,
 };
