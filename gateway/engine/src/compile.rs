@@ -156,6 +156,16 @@ impl<F> Config<F> {
         self.access_log == AccessLog::Json
     }
 
+    /// Every backend that something speaks of.
+    pub(crate) fn backends(&self) -> impl Iterator<Item = &Arc<BackendSlot>> {
+        self.backends.values()
+    }
+
+    /// One backend.
+    pub(crate) fn backend(&self, key: &BackendKey) -> Option<&Arc<BackendSlot>> {
+        self.backends.get(key)
+    }
+
     /// Closes connections of `worker` that were last used before `before`.
     pub(crate) fn close_idle(&self, worker: WorkerId, before: Instant) {
         for slot in self.backends.values() {
@@ -205,6 +215,8 @@ pub(crate) struct Compiler<F> {
     config: Config<F>,
     certificates: BTreeMap<CertificateKey, Arc<CertifiedKey>>,
     workers: usize,
+    /// What the times of policies count from.
+    origin: Instant,
     metrics: Arc<Metrics>,
     provider: Arc<CryptoProvider>,
 }
@@ -216,9 +228,15 @@ impl<F: FilterSet> Compiler<F> {
             config: Config::default(),
             certificates: BTreeMap::new(),
             workers,
+            origin: Instant::now(),
             metrics,
             provider,
         }
+    }
+
+    /// The slot of a backend, where there is one.
+    pub(crate) fn backend(&self, key: &BackendKey) -> Option<&Arc<BackendSlot>> {
+        self.config.backends.get(key)
     }
 
     /// Applies `delta`; returns the next configuration and what was refused of it.
@@ -384,7 +402,7 @@ impl<F: FilterSet> Compiler<F> {
         if let Some(slot) = self.config.backends.get(key) {
             return slot.clone();
         }
-        let slot = Arc::new(BackendSlot::new(key.clone(), self.workers, &self.metrics));
+        let slot = Arc::new(BackendSlot::new(key.clone(), self.workers, &self.metrics, self.origin));
         Arc::make_mut(&mut self.config.backends).insert(key.clone(), slot.clone());
         slot
     }
