@@ -28,9 +28,10 @@ pub use listener::{Listener, ListenerProtocol, TlsTermination};
 pub use matching::{HeaderMatch, InvalidRegex, PathMatch, QueryMatch, Regex, RouteMatch, ValueMatch};
 pub use policy::{
     AdaptiveLimit, BackendOptions, BackendSettings, BackendTimeouts, Balance, BreakerWindow, CircuitBreaker,
-    ConcurrencyLimits, Ejection, FailurePercentage, Failures, Fallback, FallbackResponse, HalfOpen, HashKey,
-    HealthCheck, HealthProbe, InvalidBackendSettings, LocalFailure, OpenTime, OutlierDetection, Retries, RetryBudget,
-    SlowCalls, StatusRange, SuccessRate,
+    ConcurrencyLimit, ConcurrencyLimits, Effective, Ejection, FailurePercentage, Failures, Fallback, FallbackResponse,
+    HalfOpen, HashKey, HealthCheck, HealthProbe, InvalidBackendSettings, KeyPart, Leveled, LocalFailure, Missing, Mode,
+    OpenTime, OutlierDetection, Policy, PolicyKey, PolicyKind, PolicySpec, Quota, RateLimit, RateLimitSettings,
+    Retries, RetryBudget, Settings, SlowCalls, StatusRange, SuccessRate, Tiers, effective, sources,
 };
 pub use route::{
     AttachedHost, Attachment, BackendTarget, Route, Rule, RuleAction, Timeouts, Unavailable, WeightedBackend,

@@ -2,9 +2,9 @@
 
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
-use control_plane_model::{GatewayKey, ObjectName, ResourceKey};
+use control_plane_model::{GatewayKey, ObjectName, PolicyKind, ResourceKey};
 use crds::{
-    GatewayConfig,
+    BackendPolicy, GatewayConfig, RateLimitPolicy,
     gateway_api::{BackendTLSPolicy, GRPCRoute, Gateway, GatewayClass, HTTPRoute, ListenerSet, ReferenceGrant},
 };
 use k8s_openapi::{
@@ -34,6 +34,10 @@ pub enum Kind {
     BackendTlsPolicy,
     /// `nebula.dev/v1alpha1` GatewayConfig.
     GatewayConfig,
+    /// `nebula.dev/v1alpha1` RateLimitPolicy.
+    RateLimitPolicy,
+    /// `nebula.dev/v1alpha1` BackendPolicy.
+    BackendPolicy,
     /// Service.
     Service,
     /// `discovery.k8s.io/v1` EndpointSlice.
@@ -58,11 +62,30 @@ impl Kind {
             Self::ReferenceGrant => "ReferenceGrant",
             Self::BackendTlsPolicy => "BackendTLSPolicy",
             Self::GatewayConfig => "GatewayConfig",
+            Self::RateLimitPolicy => "RateLimitPolicy",
+            Self::BackendPolicy => "BackendPolicy",
             Self::Service => "Service",
             Self::EndpointSlice => "EndpointSlice",
             Self::Secret => "Secret",
             Self::ConfigMap => "ConfigMap",
             Self::Namespace => "Namespace",
+        }
+    }
+
+    /// The kind of policy that it is, if it is one of Nebula's.
+    pub fn policy(self) -> Option<PolicyKind> {
+        match self {
+            Self::RateLimitPolicy => Some(PolicyKind::RateLimit),
+            Self::BackendPolicy => Some(PolicyKind::Backend),
+            _ => None,
+        }
+    }
+
+    /// The kind of a policy's resource.
+    pub fn of_policy(kind: PolicyKind) -> Self {
+        match kind {
+            PolicyKind::RateLimit => Self::RateLimitPolicy,
+            PolicyKind::Backend => Self::BackendPolicy,
         }
     }
 
@@ -97,6 +120,10 @@ pub enum Object {
     BackendTlsPolicy(Arc<BackendTLSPolicy>),
     /// See [`Kind::GatewayConfig`].
     GatewayConfig(Arc<GatewayConfig>),
+    /// See [`Kind::RateLimitPolicy`].
+    RateLimitPolicy(Arc<RateLimitPolicy>),
+    /// See [`Kind::BackendPolicy`].
+    BackendPolicy(Arc<BackendPolicy>),
     /// See [`Kind::Service`].
     Service(Arc<Service>),
     /// See [`Kind::EndpointSlice`].
@@ -121,6 +148,8 @@ impl Object {
             Self::ReferenceGrant(_) => Kind::ReferenceGrant,
             Self::BackendTlsPolicy(_) => Kind::BackendTlsPolicy,
             Self::GatewayConfig(_) => Kind::GatewayConfig,
+            Self::RateLimitPolicy(_) => Kind::RateLimitPolicy,
+            Self::BackendPolicy(_) => Kind::BackendPolicy,
             Self::Service(_) => Kind::Service,
             Self::EndpointSlice(_) => Kind::EndpointSlice,
             Self::Secret(_) => Kind::Secret,
@@ -140,6 +169,8 @@ impl Object {
             Self::ReferenceGrant(object) => &object.metadata,
             Self::BackendTlsPolicy(object) => &object.metadata,
             Self::GatewayConfig(object) => &object.metadata,
+            Self::RateLimitPolicy(object) => &object.metadata,
+            Self::BackendPolicy(object) => &object.metadata,
             Self::Service(object) => &object.metadata,
             Self::EndpointSlice(object) => &object.metadata,
             Self::Secret(object) => &object.metadata,

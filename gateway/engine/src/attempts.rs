@@ -20,8 +20,8 @@ use crate::{
     local_reply::{LocalReply, Reason},
     telemetry::{ExchangeFailure, PoolOutcome},
     upstream::{
-        self, BackendSlot, Endpoint, Lease, NoEndpoint, PickKey, Protocol, Resilience, Retry, RetryPlan, SendError,
-        SendFailure, grpc_status,
+        self, BackendSlot, Call, Endpoint, Lease, NoEndpoint, PickKey, Protocol, Resilience, Retry, RetryPlan,
+        SendError, SendFailure, grpc_status,
     },
 };
 
@@ -62,7 +62,7 @@ impl<F: FilterSet> Attempts<'_, F> {
             match self.attempt(&endpoint, request, started, completion).await {
                 Ok((response, lease)) => {
                     let (retry, ending) = self.answered(&response, completion);
-                    let Some(next) = self.next(retry, None, spare, completion).await else {
+                    let Some(next) = self.next(retry, None, spare, made(completion)).await else {
                         return Ok((response, lease));
                     };
                     self.attempt_ended(&endpoint, ending, completion);
@@ -73,7 +73,7 @@ impl<F: FilterSet> Attempts<'_, F> {
                     tracing::debug!(%backend, endpoint = %address, error = %failure, "attempt failed");
                     let ending = failure.ending();
                     self.attempt_ended(&endpoint, ending, completion);
-                    let Some(next) = self.next(failure.retry(), unsent, spare, completion).await else {
+                    let Some(next) = self.next(failure.retry(), unsent, spare, made(completion)).await else {
                         if let Some(call) = completion.call.take() {
                             call.finish(ending, Instant::now());
                         }
@@ -127,11 +127,11 @@ impl<F: FilterSet> Attempts<'_, F> {
         retry: Option<Retry>,
         unsent: Option<Box<Request<RequestBody>>>,
         spare: Option<Box<Request<RequestBody>>>,
-        completion: &Completion,
+        (attempts, call): (u32, Option<&Call>),
     ) -> Option<Box<Request<RequestBody>>> {
-        let made = completion.attempts.saturating_sub(1);
-        let Some(policy) = self.policy else { return unsent.filter(|_| completion.attempts < MAX_ATTEMPTS) };
-        let (call, plan) = (completion.call.as_ref()?, policy.retries());
+        let made = attempts.saturating_sub(1);
+        let Some(policy) = self.policy else { return unsent.filter(|_| attempts < MAX_ATTEMPTS) };
+        let (call, plan) = (call?, policy.retries());
         if made >= plan.map_or(MAX_ATTEMPTS - 1, RetryPlan::limit) || !call.may_go_on() {
             return None;
         }
@@ -199,6 +199,11 @@ impl<F: FilterSet> Attempts<'_, F> {
         }
         Err(error)
     }
+}
+
+/// The attempts so far, and the call that they are for.
+fn made(completion: &Completion) -> (u32, Option<&Call>) {
+    (completion.attempts, completion.call.as_ref())
 }
 
 /// Waits for `sending` for as long as `moved` goes on changing within `limit`.

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, num::NonZeroUsize, sync::Arc, time::Duration};
 
-use control_plane_model::{BackendKey, BackendSettings, Delta, ListenerKey, ListenerProtocol, ResourceKey, Tracing};
+use control_plane_model::{BackendKey, Delta, ListenerKey, ListenerProtocol, ResourceKey, Tracing};
 use kit_process::{
     drain::{self, Drain, DrainTrigger},
     error::chain,
@@ -19,7 +19,7 @@ use crate::{
     router::Bind,
     sockets::{BindError, Sockets},
     telemetry::Telemetry,
-    upstream::{BackendWatch, BreakerCommand, PolicyState},
+    upstream::{BackendWatch, BreakerCommand},
     worker::{self, Command, Shared},
 };
 
@@ -58,12 +58,13 @@ pub enum NoBreaker {
 /// A running proxy. Serves nothing until the first [`Self::apply`].
 pub struct Engine<F: FilterSet> {
     shared: Arc<Shared<F>>,
+    state: Arc<F::State>,
     control: Mutex<Control<F>>,
     drain: DrainTrigger,
 }
 
 /// What only one task at a time may change.
-struct Control<F> {
+struct Control<F: FilterSet> {
     compiler: Compiler<F>,
     sockets: Sockets,
     workers: Vec<mpsc::Sender<Command>>,
@@ -74,13 +75,14 @@ impl<F: FilterSet> Engine<F> {
     ///
     /// # Errors: [`StartError`] when threads or runtimes cannot be made.
     pub fn start(options: EngineOptions, telemetry: Telemetry) -> Result<Self, StartError> {
+        let state = Arc::<F::State>::default();
         let (trigger, drain) = drain::channel();
         let count = options.workers.get();
-        let compiler = Compiler::new(count, telemetry.metrics.clone(), options.crypto);
+        let compiler = Compiler::new(count, telemetry.metrics.clone(), options.crypto, state.clone());
         let shared = Arc::new(Shared::new(Config::default(), options.limits, telemetry, drain, count));
         let workers = worker::start(&shared).map_err(StartError)?;
         let control = Control { compiler, sockets: Sockets::new(options.port_map), workers };
-        Ok(Self { shared, control: Mutex::new(control), drain: trigger })
+        Ok(Self { shared, state, control: Mutex::new(control), drain: trigger })
     }
 
     /// Applies a change of configuration: whole, minus the objects that are refused, whose old form stays in force.
@@ -149,20 +151,6 @@ impl<F: FilterSet> Engine<F> {
         self.control.lock().await.compiler.settings()?.tracing.clone()
     }
 
-    /// Sets a backend's policy; `None` for none.
-    ///
-    /// # Errors: why it cannot be honoured; the policy stays as it was.
-    pub async fn set_backend_policy(
-        &self,
-        key: &BackendKey,
-        settings: Option<Arc<BackendSettings>>,
-    ) -> Result<(), String> {
-        let control = self.control.lock().await;
-        let slot = control.compiler.backend(key).ok_or("there is no such backend")?;
-        let state = settings.map_or(PolicyState::None, PolicyState::Settings);
-        slot.set_policy(state).map_err(|error| chain(&error))
-    }
-
     /// Asks endpoints whether they are well, and judges their rates, as the policies of their backends say. Runs until `drain`;
     /// once for the process, on a runtime of its own.
     ///
@@ -190,6 +178,11 @@ impl<F: FilterSet> Engine<F> {
         }
         tracing::warn!(backend = %key, ?command, "circuit breaker set by an operator");
         Ok(())
+    }
+
+    /// What the filters share.
+    pub fn state(&self) -> &Arc<F::State> {
+        &self.state
     }
 
     /// Client connections that are open.

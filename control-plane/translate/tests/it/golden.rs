@@ -99,4 +99,6 @@ golden! {
     addresses: Cluster,
     refused_by_proxy: Cluster,
     not_ours: Cluster,
+    policies: Cluster,
+    backend_policies: Cluster,
 }

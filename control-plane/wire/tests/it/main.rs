@@ -1,6 +1,8 @@
 //! Tests of the discovery protocol from outside.
 
 #[cfg(test)]
+mod backend_policies;
+#[cfg(test)]
 mod client;
 #[cfg(test)]
 mod generated;
@@ -10,6 +12,8 @@ mod harness;
 mod invalid;
 #[cfg(test)]
 mod objects;
+#[cfg(test)]
+mod policies;
 #[cfg(test)]
 mod roundtrip;
 #[cfg(test)]

@@ -7,7 +7,7 @@ mod reason;
 use std::{borrow::Cow, time::Duration};
 
 use bytes::Bytes;
-use control_plane_model::FallbackResponse;
+use control_plane_model::{FallbackResponse, PolicyKey};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Version, header};
 pub use reason::{Connection, GrpcStatus, Reason};
 
@@ -28,7 +28,9 @@ pub struct LocalReply {
     detail: Option<Cow<'static, str>>,
     /// Boxed, as few replies have any.
     headers: Option<Box<HeaderMap>>,
-    /// Boxed, as few replies have one.
+    /// Boxed for the same reason.
+    policy: Option<Box<PolicyKey>>,
+    /// Boxed for the same reason.
     response: Option<Box<FallbackResponse>>,
 }
 
@@ -116,7 +118,7 @@ impl ReplyContext {
 
 impl From<Reason> for LocalReply {
     fn from(reason: Reason) -> Self {
-        Self { reason, detail: None, headers: None, response: None }
+        Self { reason, detail: None, headers: None, policy: None, response: None }
     }
 }
 
@@ -148,6 +150,18 @@ impl LocalReply {
     pub fn with_response(mut self, response: FallbackResponse) -> Self {
         self.response = Some(Box::new(response));
         self
+    }
+
+    /// Names the policy because of which, for the log: a client does not see it.
+    #[must_use]
+    pub fn by(mut self, policy: &PolicyKey) -> Self {
+        self.policy = Some(Box::new(policy.clone()));
+        self
+    }
+
+    /// The policy because of which.
+    pub fn policy(&self) -> Option<&PolicyKey> {
+        self.policy.as_deref()
     }
 
     /// Why.

@@ -16,7 +16,7 @@ pub(crate) use endpoint::Endpoint;
 pub(crate) use pick::{NoEndpoint, PickKey};
 pub(crate) use pool::{Lease, SendError, SendFailure, copy_of, send};
 pub use resilience::BreakerCommand;
-pub(crate) use resilience::{Call, Resilience, Retry, RetryPlan, grpc_status};
+pub(crate) use resilience::{Call, Resilience, Retry, RetryPlan, check_settings, grpc_status};
 pub(crate) use slot::{BackendSlot, PolicyState};
 pub(crate) use watch::BackendWatch;
 

@@ -9,7 +9,7 @@ use std::{
 };
 
 use arc_swap::{ArcSwap, ArcSwapOption};
-use control_plane_model::{Backend, BackendKey, BackendSettings, Endpoints};
+use control_plane_model::{Backend, BackendKey, BackendSettings, Endpoints, PolicyKey};
 use policy_resilience::Ending;
 use rand::Rng;
 use tokio::time::Instant;
@@ -20,7 +20,7 @@ use super::{
     resilience::{BreakerCommand, InvalidSpec, Owner},
 };
 use crate::{
-    local_reply::Reason,
+    local_reply::{LocalReply, Reason},
     telemetry::{BackendMetrics, Metrics},
 };
 
@@ -45,7 +45,7 @@ pub(crate) struct BackendSlot {
 /// What holds for requests to a backend.
 struct SlotPolicy {
     /// Why none is let through, where none is.
-    closed: Option<Reason>,
+    closed: Option<(Reason, PolicyKey)>,
     /// Kept while the backend is closed, so that it goes on afterwards.
     resilience: Option<Arc<Resilience>>,
 }
@@ -57,9 +57,8 @@ pub(crate) enum PolicyState {
     None,
     /// This one.
     Settings(Arc<BackendSettings>),
-    #[expect(dead_code, reason = "for policies that are referred to by key")]
-    /// There should be one, and it cannot be honoured: requests are answered for this reason.
-    Closed(Reason),
+    /// There should be this one, and it cannot be honoured: requests are answered for this reason.
+    Closed(Reason, PolicyKey),
 }
 
 impl BackendSlot {
@@ -101,7 +100,9 @@ impl BackendSlot {
         let owner = Owner { label: &self.label, metrics: &self.metrics, origin: self.origin };
         let next = match state {
             PolicyState::None => None,
-            PolicyState::Closed(reason) => Some(SlotPolicy { closed: Some(reason), resilience: before.cloned() }),
+            PolicyState::Closed(reason, policy) => {
+                Some(SlotPolicy { closed: Some((reason, policy)), resilience: before.cloned() })
+            }
             PolicyState::Settings(settings) => {
                 let resilience = Resilience::new(&owner, settings, before.map(Arc::as_ref))?;
                 Some(SlotPolicy { closed: None, resilience: Some(Arc::new(resilience)) })
@@ -138,10 +139,13 @@ impl BackendSlot {
     /// The backend's policy, where it has one.
     ///
     /// # Errors: why it gets no requests.
-    pub(crate) fn policy(&self) -> Result<Option<Arc<Resilience>>, Reason> {
+    pub(crate) fn policy(&self) -> Result<Option<Arc<Resilience>>, LocalReply> {
         match &*self.policy.load() {
             None => Ok(None),
-            Some(policy) => policy.closed.map_or_else(|| Ok(policy.resilience.clone()), Err),
+            Some(policy) => match &policy.closed {
+                Some((reason, key)) => Err(LocalReply::from(*reason).by(key)),
+                None => Ok(policy.resilience.clone()),
+            },
         }
     }
 
@@ -262,7 +266,7 @@ impl BackendSlot {
             })
             .collect();
         Some(serde_json::json!({
-            "closed": policy.closed.map(Reason::word),
+            "closed": policy.closed.as_ref().map(|(reason, _)| reason.word()),
             "state": policy.resilience.as_ref().map(|resilience| resilience.view(now)),
             "endpoints": endpoints,
         }))

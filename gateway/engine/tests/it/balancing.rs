@@ -1,9 +1,12 @@
 //! Which endpoint gets a request.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+};
 
 use bytes::Bytes;
-use control_plane_model::{BackendOptions, Balance, HashKey};
+use control_plane_model::{BackendOptions, BackendProtocol, Balance, HashKey};
 use http::{HeaderName, HeaderValue};
 
 use crate::harness::{Proxy, backend, collect, one_backend, request, saying};
@@ -13,6 +16,12 @@ async fn three_endpoints(balance: Balance) -> Proxy {
     let proxy = Proxy::start(one_backend(&addresses)).await;
     proxy.protect("one", BackendOptions { balance, ..BackendOptions::default() }).await;
     proxy
+}
+
+/// Changes the endpoints alone.
+async fn move_to(proxy: &Proxy, addresses: &[SocketAddr]) {
+    let [_, endpoints] = backend("one", BackendProtocol::Http1, addresses);
+    assert_eq!(proxy.upsert([endpoints]).await, []);
 }
 
 async fn ask(proxy: &Proxy, field: Option<(&'static str, String)>) -> Bytes {
@@ -80,11 +89,11 @@ async fn an_address_keeps_its_endpoint_while_others_come_and_go() {
     };
     let mut sorted = vec![addresses[kept], addresses[(kept + 1) % 3]];
     sorted.sort();
-    assert_eq!(proxy.upsert(backend("one", control_plane_model::BackendProtocol::Http1, &sorted)).await, []);
+    move_to(&proxy, &sorted).await;
     for _ in 0..5 {
         assert_eq!(ask(&proxy, None).await, mine);
     }
     let others: Vec<_> = addresses.iter().copied().filter(|address| *address != addresses[kept]).collect();
-    assert_eq!(proxy.upsert(backend("one", control_plane_model::BackendProtocol::Http1, &others)).await, []);
+    move_to(&proxy, &others).await;
     assert_ne!(ask(&proxy, None).await, mine);
 }

@@ -17,7 +17,8 @@ use bytes::Bytes;
 use control_plane_model::{
     AttachedHost, Attachment, Backend, BackendKey, BackendOptions, BackendProtocol, BackendSettings, BackendTarget,
     Delta, Endpoint, Endpoints, GatewayKey, HostPattern, Listener, ListenerKey, ListenerProtocol, ObjectName,
-    PathMatch, Resource, Route, RouteKey, RouteKind, RouteMatch, Rule, RuleAction, Timeouts, WeightedBackend,
+    PathMatch, Policy, PolicyKey, PolicyKind, PolicySpec, Resource, Route, RouteKey, RouteKind, RouteMatch, Rule,
+    RuleAction, Timeouts, WeightedBackend,
 };
 use gateway_engine::{
     Engine, EngineOptions, Refused,
@@ -99,9 +100,23 @@ pub fn backend(name: &str, protocol: BackendProtocol, addresses: &[SocketAddr]) 
     let key = backend_key(name);
     let endpoints = addresses.iter().map(|address| Endpoint { address: *address }).collect();
     [
-        Resource::Backend(Arc::new(Backend { key: key.clone(), protocol })),
+        Resource::Backend(Arc::new(Backend { key: key.clone(), protocol, policies: Vec::new() })),
         Resource::Endpoints(Arc::new(Endpoints { key, endpoints })),
     ]
+}
+
+/// The policy of the backend `name`.
+pub fn policy(name: &str, spec: PolicySpec) -> Resource {
+    Resource::Policy(Arc::new(Policy { key: policy_key(name), spec }))
+}
+
+pub fn policy_key(name: &str) -> PolicyKey {
+    PolicyKey { kind: PolicyKind::Backend, name: ObjectName::new("test", name) }
+}
+
+/// The backend `name`, with its policy.
+pub fn protected(name: &str, protocol: BackendProtocol) -> Resource {
+    Resource::Backend(Arc::new(Backend { key: backend_key(name), protocol, policies: vec![policy_key(name)] }))
 }
 
 /// A rule for every path below `prefix`, to `backends` by weight.
@@ -118,6 +133,7 @@ pub fn rule(prefix: &str, backends: &[(&str, u32)]) -> Rule {
         filters: Vec::new(),
         action: RuleAction::Forward(backends.iter().map(weighted).collect()),
         timeouts: Timeouts::default(),
+        policies: Vec::new(),
     }
 }
 
@@ -129,6 +145,7 @@ pub fn route(name: &str, rules: Vec<Rule>) -> Resource {
         created: 0,
         attachments: vec![Attachment { listener: listener_key(), hosts: vec![host] }],
         rules,
+        policies: Vec::new(),
     }))
 }
 
@@ -139,6 +156,7 @@ pub fn listener(port: NonZeroU16, protocol: ListenerProtocol) -> Resource {
         port,
         protocol,
         hostname: HostPattern::Any,
+        policies: Vec::new(),
     }))
 }
 
@@ -194,10 +212,11 @@ impl<F: FilterSet> Proxy<F> {
         self.engine.apply(Delta { upserted: objects.into_iter().collect(), removed: Vec::new() }).await
     }
 
-    /// Sets the policy of the backend `name`.
+    /// Sets the policy of the backend `name`, which speaks HTTP/1.1.
     pub async fn protect(&self, name: &str, options: BackendOptions) {
         let settings = BackendSettings::new(options).unwrap();
-        self.engine.set_backend_policy(&backend_key(name), Some(Arc::new(settings))).await.unwrap();
+        let spec = PolicySpec::Backend(Box::new(settings));
+        assert_eq!(self.upsert([policy(name, spec), protected(name, BackendProtocol::Http1)]).await, []);
     }
 
     /// What the admin port shows of the backend `name`.

@@ -15,6 +15,8 @@ mod outliers;
 #[cfg(test)]
 mod panic;
 #[cfg(test)]
+mod protection;
+#[cfg(test)]
 mod proxying;
 #[cfg(test)]
 mod retries;

@@ -65,6 +65,18 @@ pub enum BreakerCommand {
     Auto,
 }
 
+/// Whether the decisions take `settings`.
+pub(crate) fn check_settings(settings: &BackendSettings) -> Result<(), InvalidSpec> {
+    settings.breaker.as_ref().map(spec::breaker).transpose()?;
+    settings.breaker.as_ref().map(|breaker| spec::classifier(&breaker.failures)).transpose()?;
+    settings.limits.as_ref().map(spec::concurrency).transpose()?;
+    settings.adaptive.as_ref().map(spec::adaptive).transpose()?;
+    settings.outliers.as_ref().map(spec::outliers).transpose()?;
+    settings.retries.as_ref().map(|retries| RetryPlan::new(retries, None)).transpose()?;
+    settings.health_check.as_ref().map(spec::health).transpose()?;
+    Ok(())
+}
+
 /// The part that was there, where its spec is equal; else a new one.
 fn kept<T, S>(
     spec: Option<S>,
