@@ -136,7 +136,7 @@ impl Completion {
     pub(crate) fn body_failed(&mut self, error: &BodyError) {
         self.has_ended = true;
         self.flag = Some(match error {
-            BodyError::Broken(_) => "response_body_error",
+            BodyError::Broken(_) | BodyError::TooLarge => "response_body_error",
             BodyError::Idle(_) | BodyError::Late => "response_body_timeout",
         });
     }

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use control_plane_model as model;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header, request, response, uri::PathAndQuery};
 
+pub use crate::client_body::{BodyProblem, Buffers, ClientBody};
 use crate::{
     local_reply::LocalReply,
     strict::{Scheme, is_protected},
@@ -130,17 +131,51 @@ pub struct RequestContext<'a> {
     /// The request as it was received.
     pub received: &'a Received,
     headers: &'a mut HeaderMap,
+    body: Option<(&'a mut ClientBody, &'a Buffers)>,
 }
 
 impl<'a> RequestContext<'a> {
-    /// The request `received`, whose fields so far are `headers`.
+    /// The request `received`, whose fields so far are `headers`, without a body.
     pub fn new(received: &'a Received, headers: &'a mut HeaderMap) -> Self {
-        Self { received, headers }
+        Self { received, headers, body: None }
+    }
+
+    /// The same with `body`, which is held in `buffers` where a filter asks for it.
+    #[must_use]
+    pub fn with_body(mut self, body: &'a mut ClientBody, buffers: &'a Buffers) -> Self {
+        self.body = Some((body, buffers));
+        self
     }
 
     /// Its fields.
     pub fn headers(&mut self) -> Headers<'_> {
         Headers(self.headers)
+    }
+
+    /// Whether it has a body: one of unknown length may still turn out to be empty.
+    pub fn has_body(&self) -> bool {
+        self.body.as_ref().is_some_and(|(body, _)| body.may_have_bytes())
+    }
+
+    /// Refuses a body of more than `most` bytes: at once where it announces more, else in the middle of it.
+    ///
+    /// # Errors: [`BodyProblem::TooLarge`].
+    pub fn limit_body(&mut self, most: u64) -> Result<(), BodyProblem> {
+        self.body.as_mut().map_or(Ok(()), |(body, _)| body.limit(most))
+    }
+
+    /// The whole body, of `limit` bytes at the most, when it has come. These bytes are what the backend gets. They may be
+    /// asked for again. A client that waits for `100 Continue` gets it now.
+    ///
+    /// Not cancel-safe: dropping the future before its end gives the body up, and the request fails.
+    ///
+    /// # Errors: [`BodyProblem`], for most of which the client gets the local reply that it converts to.
+    pub async fn body(&mut self, limit: usize) -> Result<Bytes, BodyProblem> {
+        match &mut self.body {
+            None => Ok(Bytes::new()),
+            // On the heap, as few requests have it and all would grow by it.
+            Some((body, buffers)) => Box::pin(body.read(limit, buffers)).await,
+        }
     }
 }
 

@@ -20,6 +20,7 @@ use tokio::time::Instant;
 
 use crate::{
     body::{BodyError, RequestBody, ResponseBody},
+    client_body::ClientBody,
     compile::{Action, CompiledRule, Target},
     connection::Downstream,
     exchange::Completion,
@@ -128,15 +129,17 @@ async fn forward<F: FilterSet>(
         matched_prefix,
     };
     let deadline = rule.timeouts.request.map(|limit| Instant::now() + limit);
+    let mut body = ClientBody::new(incoming, completion.upload.clone());
     let run = async {
-        match rule.filters.on_request(&mut RequestContext::new(&received, &mut parts.headers)).await {
+        let request = RequestContext::new(&received, &mut parts.headers);
+        match rule.filters.on_request(&mut request.with_body(&mut body, &shared.buffers)).await {
             Verdict::Continue => {}
             Verdict::Reply(reply) => return Err(reply),
             Verdict::Respond(response) => return Ok(Answer::Filter(response)),
         }
         let target = choose_target(&rule, downstream)?;
         let exchange = Exchange { downstream, rule: &rule, target, received: &received, is_grpc, deadline };
-        exchange.run(parts, incoming, canonical.upgrade, client_upgrade, completion).await
+        exchange.run(parts, body, canonical.upgrade, client_upgrade, completion).await
     };
     match deadline {
         None => run.await,
@@ -198,7 +201,7 @@ impl<F: FilterSet> Exchange<'_, F> {
     async fn run(
         &self,
         parts: &mut Parts,
-        incoming: Incoming,
+        body: ClientBody,
         upgrade: Option<Upgrade>,
         client_upgrade: Option<OnUpgrade>,
         completion: &mut Completion,
@@ -215,7 +218,7 @@ impl<F: FilterSet> Exchange<'_, F> {
         // HTTP/2 has no such upgrade; the request goes on without it, as RFC 9110 section 7.8 allows.
         let upgrade = upgrade.filter(|_| protocol == Protocol::Http1);
 
-        let request = self.backend_request(parts, incoming, protocol, upgrade.as_ref(), completion)?;
+        let request = self.backend_request(parts, body, protocol, upgrade.as_ref(), completion)?;
         let (response, lease) = self.send(slot, protocol, request, completion).await?;
         self.answer(response, lease, upgrade, client_upgrade)
     }
@@ -224,7 +227,7 @@ impl<F: FilterSet> Exchange<'_, F> {
     fn backend_request(
         &self,
         parts: &mut Parts,
-        incoming: Incoming,
+        body: ClientBody,
         protocol: Protocol,
         upgrade: Option<&Upgrade>,
         completion: &Completion,
@@ -233,7 +236,7 @@ impl<F: FilterSet> Exchange<'_, F> {
         self.on_attempt(&mut head);
         finish_head(&mut head, protocol, upgrade)?;
         let idle = self.downstream.worker.shared.limits.request_body_idle_timeout;
-        let body = RequestBody::new(incoming, idle, completion.upload.clone());
+        let body = body.forward(idle)?;
         Ok(Box::new(Request::from_parts(head, body)))
     }
 
@@ -299,7 +302,7 @@ impl<F: FilterSet> Exchange<'_, F> {
         let sent = match hard_limit {
             Some(hard_limit) => tokio::time::timeout_at(hard_limit, sending.as_mut()).await.ok(),
             // An upload takes the time that it takes, while it goes on.
-            None => while_it_moves(limits.response_head_timeout, || completion.upload.bytes(), sending).await,
+            None => while_it_moves(limits.response_head_timeout, || completion.upload.moved(), sending).await,
         };
         let now = Instant::now();
         let elapsed = now.saturating_duration_since(started);
@@ -466,6 +469,7 @@ impl AttemptFailure {
             Self::Send(SendFailure::Client(error)) => match error {
                 BodyError::Idle(_) | BodyError::Late => Reason::RequestTimeout,
                 BodyError::Broken(_) => Reason::RequestBodyError,
+                BodyError::TooLarge => Reason::RequestBodyTooLarge,
             },
             Self::Send(failure) => match failure.kind() {
                 ExchangeFailure::ConnectTimeout => Reason::ConnectTimeout,

@@ -149,6 +149,12 @@ reasons! {
     /// The body ended early or broke its framing.
     RequestBodyError "request_body_error" BAD_REQUEST InvalidArgument Close
         "Request body error" "The request's body ended early or is not framed as announced.";
+    /// The body has more bytes than a policy allows.
+    RequestBodyTooLarge "request_body_too_large" PAYLOAD_TOO_LARGE ResourceExhausted Close
+        "Request body too large" "The request's body is larger than the limit.";
+    /// Bodies that are held whole take all the memory that they may.
+    BufferMemoryExhausted "buffer_memory_exhausted" SERVICE_UNAVAILABLE ResourceExhausted Close
+        "Out of buffer memory" "Too many request bodies are held at this moment; try again.";
     /// No listener of the port serves the host.
     NoListener "no_listener" NOT_FOUND Unimplemented Keep
         "Unknown host" "No listener of this port serves the request's host.";
