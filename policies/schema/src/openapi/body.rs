@@ -32,6 +32,9 @@ pub(crate) enum Content {
         schema: Option<Arc<Schema>>,
     },
     Form(FormBody),
+    /// It passes as it is, whatever the choice.
+    Unchecked,
+    /// It cannot be checked.
     Other,
 }
 
@@ -185,6 +188,7 @@ pub(crate) fn select<'d>(
     let checked = match content {
         Some(Content::Json { schema }) if is_json(media) => Body::Json(schema.as_deref()),
         Some(Content::Form(form)) => Body::Form(form),
+        Some(Content::Unchecked) => return Ok(Body::Unchecked),
         Some(_) => return unchecked("bodies of this media type cannot be checked"),
         None => return unchecked("the media type is not described"),
     };
