@@ -62,7 +62,7 @@ impl Draft {
 }
 
 /// Whether `format` is checked.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Formats {
     /// As the dialect says: drafts 4 to 7 check it, 2019-09 and 2020-12 take it as an annotation unless their metaschema
     /// has the format-assertion vocabulary.
@@ -75,7 +75,7 @@ pub enum Formats {
 }
 
 /// How `pattern` and `patternProperties` are matched. The syntax is ECMA-262's.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Patterns {
     /// In time linear in the string. A pattern that needs a back reference, or looks around elsewhere than at its start, is
     /// refused when the schema is compiled.
@@ -86,7 +86,7 @@ pub enum Patterns {
 }
 
 /// What a schema and a validation may cost.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Limits {
     /// JSON values in the schema and its resources together. Default 100,000.
     pub nodes: usize,
@@ -134,7 +134,7 @@ impl Limits {
 }
 
 /// How a schema is compiled.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Options {
     /// Whether `format` is checked.
     pub formats: Formats,

@@ -21,9 +21,7 @@ use serde_json::Value;
 
 pub use body::{Body, FormBody};
 pub use operation::{Matched, Operation};
-pub use plain::{
-    BodySpec, ContentSpec, InvalidOperation, OperationProblem, OperationSpec, ParameterPlace, ParameterSpec, SchemaSpec,
-};
+pub use plain::{BodySpec, ContentSpec, Described, InvalidOperation, OperationSpec, ParameterPlace, ParameterSpec};
 
 use self::body::Content;
 use self::operation::{Parameter, Source};
@@ -36,7 +34,7 @@ use crate::schema::{self, Draft, Options, Schema, SchemaError};
 use crate::violation::fragment;
 
 /// What a document leaves open.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct DocumentOptions {
     /// How its schemas are compiled. The limits also count for the whole document.
     pub schema: Options,
@@ -50,7 +48,7 @@ pub struct DocumentOptions {
 
 /// What becomes of a body that cannot be checked: of a media type that is neither JSON nor a form, or that the operation
 /// does not list, or where it describes none.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Otherwise {
     /// It is refused.
     #[default]
@@ -60,7 +58,7 @@ pub enum Otherwise {
 }
 
 /// What becomes of something that was not asked for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Unknown {
     /// It is refused.
     #[default]
