@@ -8,7 +8,7 @@ use std::{
     future::poll_fn,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -17,6 +17,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, header};
 use http_body::Body as _;
 use hyper::body::Incoming;
+use prometheus_client::metrics::gauge::Gauge;
 use tokio::time::Instant;
 
 use crate::{
@@ -40,30 +41,34 @@ pub struct Buffers {
 impl Buffers {
     /// Buffers within `limits`.
     pub fn new(limits: &Limits) -> Self {
-        let budget = Budget { most: limits.request_buffer_bytes, used: AtomicUsize::new(0) };
+        Self::counted(limits, Gauge::default())
+    }
+
+    /// The same, whose memory `used` tells.
+    pub(crate) fn counted(limits: &Limits, used: Gauge<u64, AtomicU64>) -> Self {
         Self {
-            budget: Arc::new(budget),
+            budget: Arc::new(Budget { most: limits.request_buffer_bytes as u64, used }),
             idle_timeout: limits.request_body_idle_timeout,
             timeout: limits.request_buffer_timeout,
         }
     }
 
     /// Bytes that are held now.
-    pub fn used(&self) -> usize {
-        self.budget.used.load(Ordering::Relaxed)
+    pub fn used(&self) -> u64 {
+        self.budget.used.get()
     }
 }
 
 #[derive(Debug)]
 struct Budget {
-    most: usize,
-    used: AtomicUsize,
+    most: u64,
+    used: Gauge<u64, AtomicU64>,
 }
 
 impl Budget {
     fn take(&self, bytes: usize) -> bool {
-        let taken = self.used.try_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
-            used.checked_add(bytes).filter(|used| *used <= self.most)
+        let taken = self.used.inner().try_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
+            used.checked_add(bytes as u64).filter(|used| *used <= self.most)
         });
         taken.is_ok()
     }
@@ -109,7 +114,7 @@ impl AsRef<[u8]> for Held {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        self.budget.used.fetch_sub(self.taken, Ordering::Relaxed);
+        self.budget.used.dec_by(self.taken as u64);
     }
 }
 
@@ -334,10 +339,10 @@ mod tests {
         let buffers = buffers(1 << 20);
         let mut held = Held::new(buffers.budget.clone());
         assert!(held.make_room(10, 1 << 20));
-        assert_eq!(buffers.used(), FIRST_PIECE);
+        assert_eq!(buffers.used(), FIRST_PIECE as u64);
         held.bytes.extend_from_slice(&[b'x'; FIRST_PIECE]);
         assert!(held.make_room(1, 1 << 20));
-        assert_eq!(buffers.used(), 2 * FIRST_PIECE);
+        assert_eq!(buffers.used(), 2 * FIRST_PIECE as u64);
     }
 
     #[test]

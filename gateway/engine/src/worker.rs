@@ -49,7 +49,7 @@ pub(crate) struct Shared<F> {
 impl<F> Shared<F> {
     pub(crate) fn new(config: Config<F>, limits: Limits, telemetry: Telemetry, drain: Drain, workers: usize) -> Self {
         let loads = (0..workers).map(|_| AtomicUsize::new(0)).collect();
-        let buffers = Buffers::new(&limits);
+        let buffers = Buffers::counted(&limits, telemetry.metrics.request_buffer_bytes());
         Self { config: ArcSwap::from_pointee(config), limits, buffers, telemetry: Arc::new(telemetry), drain, loads }
     }
 
