@@ -12,6 +12,7 @@ mod host;
 mod key;
 mod listener;
 mod matching;
+mod policy;
 mod route;
 mod snapshot;
 
@@ -25,6 +26,10 @@ pub use key::{
 };
 pub use listener::{Listener, ListenerProtocol, TlsTermination};
 pub use matching::{HeaderMatch, InvalidRegex, PathMatch, QueryMatch, Regex, RouteMatch, ValueMatch};
+pub use policy::{
+    ConcurrencyLimit, Effective, KeyPart, Leveled, Missing, Mode, Policy, PolicyKey, PolicyKind, PolicySpec, Quota,
+    RateLimit, RateLimitSettings, Settings, Tiers, effective, sources,
+};
 pub use route::{
     AttachedHost, Attachment, BackendTarget, Route, Rule, RuleAction, Timeouts, Unavailable, WeightedBackend,
 };

@@ -42,6 +42,8 @@ pub(crate) struct Shared<F> {
     pub(crate) buffers: Buffers,
     pub(crate) telemetry: Arc<Telemetry>,
     pub(crate) drain: Drain,
+    /// The origin of the time that filters see.
+    pub(crate) started: Instant,
     /// Connections by worker.
     loads: Arc<[AtomicUsize]>,
 }
@@ -50,7 +52,15 @@ impl<F> Shared<F> {
     pub(crate) fn new(config: Config<F>, limits: Limits, telemetry: Telemetry, drain: Drain, workers: usize) -> Self {
         let loads = (0..workers).map(|_| AtomicUsize::new(0)).collect();
         let buffers = Buffers::counted(&limits, telemetry.metrics.request_buffer_bytes());
-        Self { config: ArcSwap::from_pointee(config), limits, buffers, telemetry: Arc::new(telemetry), drain, loads }
+        Self {
+            config: ArcSwap::from_pointee(config),
+            limits,
+            buffers,
+            telemetry: Arc::new(telemetry),
+            drain,
+            started: Instant::now(),
+            loads,
+        }
     }
 
     /// Connections of all workers.

@@ -4,17 +4,21 @@
 
 mod header_modifier;
 mod path;
+pub mod rate_limit;
 mod request_redirect;
 mod url_rewrite;
 
-use control_plane_model::{Filter, HostPattern};
+use std::sync::Arc;
+
+use control_plane_model::{Filter, HostPattern, Policy};
 use gateway_engine::filter::{
-    AttemptHead, FilterSet, HttpFilter, InvalidFilter, RequestContext, ResponseHead, Stage, Verdict,
+    AttemptHead, FilterSet, HttpFilter, InvalidFilter, InvalidPolicy, RequestContext, ResponseHead, Stage, Verdict,
 };
 use http::HeaderValue;
 
 pub use self::{
     header_modifier::{RequestHeaderModifier, ResponseHeaderModifier},
+    rate_limit::RateLimit,
     request_redirect::RequestRedirect,
     url_rewrite::UrlRewrite,
 };
@@ -26,13 +30,24 @@ pub enum Filters {
     RequestHeaderModifier(RequestHeaderModifier),
     /// Changes what the client sees.
     ResponseHeaderModifier(ResponseHeaderModifier),
+    /// Refuses what is above a limit.
+    RateLimit(RateLimit),
     /// Answers with a redirect.
     RequestRedirect(RequestRedirect),
     /// Changes host and path for the backend.
     UrlRewrite(UrlRewrite),
 }
 
+/// What the filters of a process keep while the configuration changes.
+#[derive(Default)]
+pub struct State {
+    /// Buckets and counts.
+    pub rate_limit: rate_limit::State,
+}
+
 impl FilterSet for Filters {
+    type State = State;
+
     fn compile(spec: &Filter) -> Result<Self, InvalidFilter> {
         match spec {
             Filter::RequestHeaderModifier(spec) => RequestHeaderModifier::new(spec).map(Self::RequestHeaderModifier),
@@ -40,6 +55,11 @@ impl FilterSet for Filters {
             Filter::RequestRedirect(spec) => RequestRedirect::new(spec).map(Self::RequestRedirect),
             Filter::UrlRewrite(spec) => UrlRewrite::new(spec).map(Self::UrlRewrite),
         }
+    }
+
+    fn compile_policies(levels: &[Arc<Policy>], state: &Arc<State>) -> Result<Vec<Self>, InvalidPolicy> {
+        let limits = rate_limit::compile(levels, &state.rate_limit)?;
+        Ok(limits.into_iter().map(Self::RateLimit).collect())
     }
 }
 
@@ -49,6 +69,7 @@ macro_rules! each {
         match $self {
             Self::RequestHeaderModifier($filter) => $call,
             Self::ResponseHeaderModifier($filter) => $call,
+            Self::RateLimit($filter) => $call,
             Self::RequestRedirect($filter) => $call,
             Self::UrlRewrite($filter) => $call,
         }

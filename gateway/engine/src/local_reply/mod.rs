@@ -7,6 +7,7 @@ mod reason;
 use std::borrow::Cow;
 
 use bytes::Bytes;
+use control_plane_model::PolicyKey;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Version, header};
 pub use reason::{Connection, GrpcStatus, Reason};
 
@@ -29,6 +30,8 @@ pub struct LocalReply {
     headers: Option<Box<HeaderMap>>,
     /// Members of the problem document beside its own.
     members: Option<Box<serde_json::Map<String, serde_json::Value>>>,
+    /// The policy because of which; boxed for the same reason.
+    policy: Option<Box<PolicyKey>>,
 }
 
 /// What the form of a reply depends on.
@@ -115,7 +118,7 @@ impl ReplyContext {
 
 impl From<Reason> for LocalReply {
     fn from(reason: Reason) -> Self {
-        Self { reason, detail: None, headers: None, members: None }
+        Self { reason, detail: None, headers: None, members: None, policy: None }
     }
 }
 
@@ -140,6 +143,18 @@ impl LocalReply {
     pub fn with_member(mut self, name: &str, value: serde_json::Value) -> Self {
         self.members.get_or_insert_default().insert(name.to_owned(), value);
         self
+    }
+
+    /// Names the policy because of which, for the log: a client does not see it.
+    #[must_use]
+    pub fn by(mut self, policy: &PolicyKey) -> Self {
+        self.policy = Some(Box::new(policy.clone()));
+        self
+    }
+
+    /// The policy because of which.
+    pub fn policy(&self) -> Option<&PolicyKey> {
+        self.policy.as_deref()
     }
 
     /// Why.
