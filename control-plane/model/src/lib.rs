@@ -28,7 +28,7 @@ pub use listener::{Listener, ListenerProtocol, TlsTermination};
 pub use matching::{HeaderMatch, InvalidRegex, PathMatch, QueryMatch, Regex, RouteMatch, ValueMatch};
 pub use policy::{
     ConcurrencyLimit, Effective, KeyPart, Leveled, Missing, Mode, Policy, PolicyKey, PolicyKind, PolicySpec, Quota,
-    RateLimit, RateLimitSettings, Settings, Tiers, effective, sources,
+    RateLimit, RateLimitSettings, Settings, Tiers, ValidationSettings, effective, sources, validation,
 };
 pub use route::{
     AttachedHost, Attachment, BackendTarget, Route, Rule, RuleAction, Timeouts, Unavailable, WeightedBackend,

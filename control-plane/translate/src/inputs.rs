@@ -13,7 +13,7 @@ use crds::{
 };
 use k8s_openapi::{
     api::{
-        core::v1::{Secret, Service},
+        core::v1::{ConfigMap, Secret, Service},
         discovery::v1::EndpointSlice,
     },
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
@@ -44,6 +44,7 @@ pub(crate) struct Inputs {
     pub(crate) services: Store<Service>,
     pub(crate) secrets: Store<Secret>,
     pub(crate) policies: Policies,
+    config_maps: Store<ConfigMap>,
     pub(crate) provisioned: BTreeMap<GatewayKey, Provisioned>,
     pub(crate) reports: BTreeMap<GatewayKey, BTreeMap<ResourceKey, String>>,
     grants: Store<ReferenceGrant>,
@@ -72,7 +73,10 @@ impl Inputs {
             Object::ReferenceGrant(new) => put(&mut self.grants, name, new, |a, b| a.spec == b.spec),
             Object::BackendTlsPolicy(new) => put(&mut self.tls_policies, name, new, |a, b| a.spec == b.spec),
             Object::GatewayConfig(new) => put(&mut self.configs, name, new, |a, b| a.spec == b.spec),
-            Object::RateLimitPolicy(new) => self.policies.upsert(name, PolicyObject::RateLimit(new)),
+            Object::RateLimitPolicy(new) => self.policies.upsert(name, PolicyObject::RateLimit(new), &self.config_maps),
+            Object::RequestValidationPolicy(new) => {
+                self.policies.upsert(name, PolicyObject::RequestValidation(new), &self.config_maps)
+            }
             Object::Service(new) => put(&mut self.services, name, new, |a, b| a.spec == b.spec),
             Object::Secret(new) => {
                 put(&mut self.secrets, name, new, |a, b| a.data == b.data && a.string_data == b.string_data)
@@ -82,8 +86,13 @@ impl Inputs {
                 let labels = new.metadata.labels.clone().unwrap_or_default();
                 self.namespaces.insert(name.name, labels.clone()) != Some(labels)
             }
-            Object::ConfigMap(_) => false,
+            Object::ConfigMap(new) => put(&mut self.config_maps, name, new, |a, b| a.data == b.data),
         }
+    }
+
+    /// Reads a policy again, as a ConfigMap that it reads is different; whether it says something else now.
+    pub(crate) fn read_policy_again(&mut self, key: &PolicyKey) -> bool {
+        self.policies.read_again(key, &self.config_maps)
     }
 
     fn upsert_slice(&mut self, name: ObjectName, new: Arc<EndpointSlice>) -> bool {
@@ -117,11 +126,14 @@ impl Inputs {
             Kind::RateLimitPolicy => {
                 self.policies.remove(&PolicyKey { kind: PolicyKind::RateLimit, name: name.clone() })
             }
+            Kind::RequestValidationPolicy => {
+                self.policies.remove(&PolicyKey { kind: PolicyKind::RequestValidation, name: name.clone() })
+            }
             Kind::GatewayConfig => self.configs.remove(name).is_some(),
             Kind::Service => self.services.remove(name).is_some(),
             Kind::Secret => self.secrets.remove(name).is_some(),
             Kind::Namespace => self.namespaces.remove(&name.name).is_some(),
-            Kind::ConfigMap => false,
+            Kind::ConfigMap => self.config_maps.remove(name).is_some(),
             Kind::EndpointSlice => {
                 let slice = self.slices.remove(name);
                 if let Some(service) = slice.as_deref().and_then(slice_service) {
@@ -273,6 +285,7 @@ mod k8s_openapi_metadata {
         GatewayConfig,
         Service,
         EndpointSlice,
-        Secret
+        Secret,
+        ConfigMap
     );
 }

@@ -15,12 +15,15 @@ use crate::shell;
 /// A package and the packages of the workspace that it may depend on (tests aside).
 const MAY_DEPEND: &[(&str, &[&str])] = &[
     ("control-plane-model", &[]),
-    ("control-plane-translate", &["control-plane-model", "crds", "policy-rate-limit"]),
+    ("control-plane-translate", &["control-plane-model", "crds", "policy-rate-limit", "policy-schema"]),
     ("control-plane-wire", &["control-plane-model", "kit-process"]),
     ("control-plane", &["control-plane-model", "control-plane-translate", "control-plane-wire", "crds", "kit-process"]),
     ("crds", &[]),
     ("gateway-engine", &["control-plane-model", "kit-process", "policy-balance", "policy-resilience"]),
-    ("gateway-filters", &["control-plane-model", "gateway-engine", "kit-process", "policy-rate-limit"]),
+    (
+        "gateway-filters",
+        &["control-plane-model", "gateway-engine", "kit-process", "policy-rate-limit", "policy-schema"],
+    ),
     (
         "gateway",
         &[
@@ -39,7 +42,7 @@ const MAY_DEPEND: &[(&str, &[&str])] = &[
     ("policy-resilience", &["control-plane-model"]),
     ("policy-rate-limit", &["control-plane-model"]),
     ("policy-jose", &[]),
-    ("policy-schema", &[]),
+    ("policy-schema", &["control-plane-model"]),
     ("e2e-bench-propagation", &[]),
     ("e2e-tests", &[]),
     ("xtask", &[]),

@@ -66,9 +66,14 @@ fn long_bodies(out: &mut impl Write) -> std::io::Result<()> {
     let limits = TextLimits { bytes: 4 << 20, ..TextLimits::default() };
     let compile =
         |schema: &Value| Schema::compile(schema, None, &[], &Options::default()).map_err(std::io::Error::other);
-    let orders = compile(&json!({"type": "array", "items": schema()}))?;
+    let mut order_schema = schema();
+    if let Value::Object(members) = &mut order_schema {
+        // So that its references are to itself.
+        members.insert("$id".to_owned(), json!("https://schemas.example/order"));
+    }
+    let orders = compile(&json!({"type": "array", "items": order_schema}))?;
     let numbers = compile(&json!({"items": {"type": "integer"}}))?;
-    let alternatives: Vec<Value> = (0..64).map(|index| json!({"const": index})).collect();
+    let alternatives: Vec<Value> = (0..64).map(|index| json!({"minimum": 1000 + index})).collect();
     let worst = compile(&json!({"items": {"anyOf": alternatives}}))?;
     for kib in [16, 64, 256, 1024] {
         let one = order().to_string();

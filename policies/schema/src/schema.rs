@@ -339,18 +339,26 @@ impl Schema {
     /// # Errors: [`Violations`], also where judging it would take more than [`Limits::steps`]; see
     /// [`Violations::is_limit`]. Nothing is allocated for an instance that satisfies most schemas.
     pub fn validate(&self, instance: &Value) -> Result<(), Violations> {
-        let meter = Meter::new(self.limits.steps, usize::MAX);
+        self.validate_within(instance, usize::MAX)
+    }
+
+    /// As [`Self::validate`], in `steps` at the most where the limit is higher.
+    ///
+    /// # Errors: [`Violations`].
+    pub fn validate_within(&self, instance: &Value, steps: usize) -> Result<(), Violations> {
+        let steps = steps.min(self.limits.steps);
+        let meter = Meter::new(steps, usize::MAX);
         let is_valid = self.validator.is_valid(MeteredNode::new(instance, &meter));
         if meter.has_run_out() {
-            return Err(Violations::one(violation::limit(self.limits.steps)));
+            return Err(Violations::one(violation::limit(steps)));
         }
-        if is_valid { Ok(()) } else { Err(self.diagnose(instance)) }
+        if is_valid { Ok(()) } else { Err(self.diagnose(instance, steps)) }
     }
 
     /// Says what is wrong with an instance that is not valid. A meter of its own bounds it, as alternatives within
     /// alternatives may take far longer to explain than to judge.
-    fn diagnose(&self, instance: &Value) -> Violations {
-        let meter = Meter::new(self.limits.steps, DIAGNOSED_ERRORS);
+    fn diagnose(&self, instance: &Value, steps: usize) -> Violations {
+        let meter = Meter::new(steps, DIAGNOSED_ERRORS);
         let errors = self.validator.iter_errors(MeteredNode::new(instance, &meter));
         let sound = errors.filter(|error| is_sound(error.instance()));
         let mut entries = Vec::new();

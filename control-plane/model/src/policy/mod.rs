@@ -6,6 +6,7 @@
 
 mod merge;
 mod rate_limit;
+pub mod validation;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -15,6 +16,8 @@ use std::{
 pub use merge::{Effective, Leveled, Settings, effective};
 pub use rate_limit::{ConcurrencyLimit, KeyPart, Missing, Quota, RateLimit, RateLimitSettings, Tiers};
 
+pub use validation::ValidationSettings;
+
 use crate::ObjectName;
 
 /// The kinds of policy.
@@ -22,16 +25,19 @@ use crate::ObjectName;
 pub enum PolicyKind {
     /// RateLimitPolicy.
     RateLimit,
+    /// RequestValidationPolicy.
+    RequestValidation,
 }
 
 impl PolicyKind {
     /// Every kind.
-    pub const ALL: [Self; 1] = [Self::RateLimit];
+    pub const ALL: [Self; 2] = [Self::RateLimit, Self::RequestValidation];
 
     /// The word for it in keys, metrics and logs.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::RateLimit => "rate-limit",
+            Self::RequestValidation => "request-validation",
         }
     }
 
@@ -44,6 +50,7 @@ impl PolicyKind {
     pub fn resource_kind(self) -> &'static str {
         match self {
             Self::RateLimit => "RateLimitPolicy",
+            Self::RequestValidation => "RequestValidationPolicy",
         }
     }
 }
@@ -79,6 +86,8 @@ pub enum PolicySpec {
     Invalid,
     /// How much a client may ask for.
     RateLimit(Leveled<RateLimitSettings>),
+    /// What requests must be.
+    RequestValidation(Leveled<ValidationSettings>),
 }
 
 impl PolicySpec {
@@ -87,6 +96,7 @@ impl PolicySpec {
         match self {
             Self::Invalid => false,
             Self::RateLimit(levels) => levels.settings.is_disabled(),
+            Self::RequestValidation(levels) => levels.settings.is_disabled(),
         }
     }
 
@@ -95,6 +105,7 @@ impl PolicySpec {
         match self {
             Self::Invalid => BTreeSet::new(),
             Self::RateLimit(levels) => levels.overrides.as_ref().map_or_else(BTreeSet::new, fields),
+            Self::RequestValidation(levels) => levels.overrides.as_ref().map_or_else(BTreeSet::new, fields),
         }
     }
 
@@ -103,6 +114,7 @@ impl PolicySpec {
         match self {
             Self::Invalid => BTreeSet::new(),
             Self::RateLimit(levels) => fields(&levels.settings),
+            Self::RequestValidation(levels) => fields(&levels.settings),
         }
     }
 }
@@ -122,7 +134,14 @@ pub fn sources<'a>(kind: PolicyKind, chain: impl IntoIterator<Item = &'a Policy>
         PolicyKind::RateLimit => {
             let levels = chain.filter_map(|policy| match &policy.spec {
                 PolicySpec::RateLimit(level) => Some((&policy.key, level)),
-                PolicySpec::Invalid => None,
+                PolicySpec::Invalid | PolicySpec::RequestValidation(_) => None,
+            });
+            effective(levels.collect::<Vec<_>>().into_iter()).sources
+        }
+        PolicyKind::RequestValidation => {
+            let levels = chain.filter_map(|policy| match &policy.spec {
+                PolicySpec::RequestValidation(level) => Some((&policy.key, level)),
+                PolicySpec::Invalid | PolicySpec::RateLimit(_) => None,
             });
             effective(levels.collect::<Vec<_>>().into_iter()).sources
         }

@@ -13,6 +13,8 @@ use proptest::{
     prelude::*,
 };
 
+mod validation;
+
 use crate::{
     invalid::{UNKNOWN, refused},
     strategies::{duration, header_name, object_name, text},
@@ -27,11 +29,15 @@ pub fn keys() -> impl Strategy<Value = Vec<PolicyKey>> {
 }
 
 pub fn policy() -> impl Strategy<Value = Policy> {
+    let kind = prop_oneof![Just(PolicyKind::RateLimit), Just(PolicyKind::RequestValidation)];
     let spec = prop_oneof![
-        1 => Just(PolicySpec::Invalid),
-        9 => leveled(rate_limit_settings()).prop_map(PolicySpec::RateLimit),
+        1 => kind.prop_map(|kind| (kind, PolicySpec::Invalid)),
+        9 => leveled(rate_limit_settings())
+            .prop_map(|levels| (PolicyKind::RateLimit, PolicySpec::RateLimit(levels))),
+        9 => leveled(validation::settings())
+            .prop_map(|levels| (PolicyKind::RequestValidation, PolicySpec::RequestValidation(levels))),
     ];
-    (object_name(), spec).prop_map(|(name, spec)| Policy { key: PolicyKey { kind: PolicyKind::RateLimit, name }, spec })
+    (object_name(), spec).prop_map(|(name, (kind, spec))| Policy { key: PolicyKey { kind, name }, spec })
 }
 
 fn leveled<S: std::fmt::Debug>(settings: BoxedStrategy<S>) -> impl Strategy<Value = Leveled<S>> {

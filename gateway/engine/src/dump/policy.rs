@@ -2,6 +2,8 @@
 
 use control_plane_model::{
     ConcurrencyLimit, KeyPart, Leveled, Missing, Mode, PolicySpec, Quota, RateLimit, RateLimitSettings,
+    ValidationSettings,
+    validation::{Content, InvalidStatus, Numbers, Otherwise, Parameter, ParameterPlace, SchemaSource},
 };
 use serde_json::{Map, Value, json};
 
@@ -10,6 +12,7 @@ pub(super) fn spec(spec: &PolicySpec) -> Value {
     match spec {
         PolicySpec::Invalid => json!({ "invalid": true }),
         PolicySpec::RateLimit(levels) => leveled(levels, rate_limit),
+        PolicySpec::RequestValidation(levels) => leveled(levels, request_validation),
     }
 }
 
@@ -89,4 +92,73 @@ fn part(part: &KeyPart) -> Value {
         KeyPart::Route => json!({ "type": "route" }),
         KeyPart::Shared => json!({ "type": "shared" }),
     }
+}
+
+fn request_validation(settings: &ValidationSettings) -> Value {
+    let content: Map<_, _> =
+        settings.body.content.iter().map(|(media, found)| (media.to_string(), body_content(found))).collect();
+    let parameters: Map<_, _> =
+        settings.parameters.iter().map(|(key, found)| (key.to_string(), parameter(found))).collect();
+    let openapi = settings.openapi.as_ref().map(|openapi| {
+        json!({
+            "document_bytes": openapi.document.as_str().len(),
+            "base_path": openapi.base_path,
+            "unmatched": otherwise(openapi.unmatched),
+        })
+    });
+    present([
+        ("disabled", settings.disabled.map(Value::from)),
+        ("mode", settings.mode.map(mode)),
+        (
+            "status",
+            settings.status.map(|status| match status {
+                InvalidStatus::BadRequest => 400.into(),
+                InvalidStatus::UnprocessableContent => 422.into(),
+            }),
+        ),
+        ("unknown_media_types", settings.unknown_media_types.map(otherwise)),
+        ("unknown_query", settings.unknown_query.map(otherwise)),
+        ("max_depth", settings.max_depth.map(Value::from)),
+        (
+            "numbers",
+            settings.numbers.map(|numbers| match numbers {
+                Numbers::Exact => "exact".into(),
+                Numbers::Nearest => "nearest".into(),
+            }),
+        ),
+        ("body_required", settings.body.required.map(Value::from)),
+        ("max_bytes", settings.body.max_bytes.map(|bytes| bytes.get().into())),
+        ("content", (!content.is_empty()).then(|| content.into())),
+        ("parameters", (!parameters.is_empty()).then(|| parameters.into())),
+        ("openapi", openapi),
+    ])
+}
+
+fn otherwise(otherwise: Otherwise) -> Value {
+    match otherwise {
+        Otherwise::Reject => "reject".into(),
+        Otherwise::Pass => "pass".into(),
+    }
+}
+
+/// Schemas and documents may be large: their sizes will do.
+fn schema(source: &SchemaSource) -> Value {
+    json!({ "bytes": source.schema.as_str().len(), "resources": source.resources.keys().collect::<Vec<_>>() })
+}
+
+fn body_content(content: &Content) -> Value {
+    match content {
+        Content::Unchecked => json!({ "unchecked": true }),
+        Content::Checked(source) => json!({ "schema": source.as_deref().map(schema) }),
+    }
+}
+
+fn parameter(parameter: &Parameter) -> Value {
+    let place = match parameter.place {
+        ParameterPlace::Query => "query",
+        ParameterPlace::Header => "header",
+        ParameterPlace::Cookie => "cookie",
+    };
+    let schema = parameter.schema.as_deref().map(schema);
+    json!({ "in": place, "name": parameter.name, "required": parameter.required, "schema": schema })
 }

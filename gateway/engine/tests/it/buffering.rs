@@ -10,10 +10,10 @@ use std::{
 };
 
 use bytes::Bytes;
-use control_plane_model::{BackendProtocol, Filter, HeaderModifier, Resource};
+use control_plane_model::{BackendProtocol, Filter, HeaderModifier, Policy, Resource};
 use futures::FutureExt as _;
 use gateway_engine::{
-    filter::{FilterSet, HttpFilter, InvalidFilter, RequestContext, Stage, Verdict},
+    filter::{FilterSet, HttpFilter, InvalidFilter, InvalidPolicy, RequestContext, Stage, Verdict},
     limits::Limits,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode};
@@ -81,8 +81,14 @@ impl HttpFilter for Reads {
 }
 
 impl FilterSet for Reads {
+    type State = ();
+
     fn compile(_: &Filter) -> Result<Self, InvalidFilter> {
         Ok(Self)
+    }
+
+    fn compile_policies(_: &[Arc<Policy>], _: &Arc<()>) -> Result<Vec<Self>, InvalidPolicy> {
+        Ok(Vec::new())
     }
 }
 

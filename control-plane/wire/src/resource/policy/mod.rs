@@ -1,6 +1,7 @@
 //! Policies, and the keys by which other objects name them.
 
 mod rate_limit;
+mod request_validation;
 
 use std::collections::BTreeMap;
 
@@ -16,6 +17,10 @@ pub(super) fn to_wire(policy: &Policy) -> proto::Policy {
             settings: Some(rate_limit::to_wire(&levels.settings)),
             overrides: levels.overrides.as_ref().map(rate_limit::to_wire),
         }),
+        PolicySpec::RequestValidation(levels) => Spec::RequestValidation(proto::RequestValidationPolicy {
+            settings: Some(request_validation::to_wire(&levels.settings)),
+            overrides: levels.overrides.as_ref().map(request_validation::to_wire),
+        }),
     };
     proto::Policy { spec: Some(spec) }
 }
@@ -25,6 +30,13 @@ pub(super) fn from_wire(key: PolicyKey, wire: proto::Policy) -> Result<Policy, I
         (Spec::Invalid(_), _) => PolicySpec::Invalid,
         (Spec::RateLimit(wire), PolicyKind::RateLimit) => {
             PolicySpec::RateLimit(leveled(wire.settings, wire.overrides, rate_limit::from_wire).field("rate_limit")?)
+        }
+        (Spec::RequestValidation(wire), PolicyKind::RequestValidation) => {
+            let levels = leveled(wire.settings, wire.overrides, request_validation::from_wire);
+            PolicySpec::RequestValidation(levels.field("request_validation")?)
+        }
+        (Spec::RateLimit(_) | Spec::RequestValidation(_), _) => {
+            return Err(InvalidResource::new("is not of the kind that the key names")).field("spec");
         }
     };
     Ok(Policy { key, spec })
