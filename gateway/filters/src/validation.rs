@@ -226,3 +226,6 @@ impl HttpFilter for RequestValidation {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -30,6 +30,7 @@ pub fn object(value: Value) -> Object {
         "GatewayConfig" => Object::GatewayConfig(typed(value)),
         "RateLimitPolicy" => Object::RateLimitPolicy(typed(value)),
         "RequestValidationPolicy" => Object::RequestValidationPolicy(typed(value)),
+        "ConfigMap" => Object::ConfigMap(typed(value)),
         "Service" => Object::Service(typed(value)),
         "EndpointSlice" => Object::EndpointSlice(typed(value)),
         "Secret" => Object::Secret(typed(value)),
@@ -89,6 +90,7 @@ fn kind(text: &str) -> Kind {
         "HTTPRoute" => Kind::HttpRoute,
         "RateLimitPolicy" => Kind::RateLimitPolicy,
         "RequestValidationPolicy" => Kind::RequestValidationPolicy,
+        "ConfigMap" => Kind::ConfigMap,
         kind => panic!("cannot remove {kind} here"),
     }
 }
