@@ -13,7 +13,7 @@ use std::{sync::Arc, time::Duration};
 
 use control_plane_translate::{Kind, StatusUpdate, merge_status};
 use crds::{
-    BackendPolicy, GatewayConfig, RateLimitPolicy,
+    BackendPolicy, GatewayConfig, RateLimitPolicy, RequestValidationPolicy,
     gateway_api::{BackendTLSPolicy, GRPCRoute, Gateway, GatewayClass, HTTPRoute, ListenerSet},
 };
 use jiff::Timestamp;
@@ -196,6 +196,7 @@ fn resource(kind: Kind) -> Option<ApiResource> {
         Kind::GatewayConfig => ApiResource::erase::<GatewayConfig>(&()),
         Kind::RateLimitPolicy => ApiResource::erase::<RateLimitPolicy>(&()),
         Kind::BackendPolicy => ApiResource::erase::<BackendPolicy>(&()),
+        Kind::RequestValidationPolicy => ApiResource::erase::<RequestValidationPolicy>(&()),
         Kind::ReferenceGrant
         | Kind::Service
         | Kind::EndpointSlice

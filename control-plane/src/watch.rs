@@ -78,10 +78,12 @@ pub fn sources() -> Vec<Source> {
         Kind::GatewayConfig,
         Kind::RateLimitPolicy,
         Kind::BackendPolicy,
+        Kind::RequestValidationPolicy,
         Kind::Service,
         Kind::EndpointSlice,
         Kind::Secret,
         Kind::Namespace,
+        Kind::ConfigMap,
     ];
     kinds.into_iter().map(Source::Kind).chain([Source::Provisioned, Source::Reports]).collect()
 }
@@ -104,11 +106,11 @@ pub struct Context {
 /// Starts the watch of every kind that the translator reads.
 pub fn start(context: &Context, tasks: &Tasks) {
     use crds::{
-        BackendPolicy, GatewayConfig, RateLimitPolicy,
+        BackendPolicy, GatewayConfig, RateLimitPolicy, RequestValidationPolicy,
         gateway_api::{BackendTLSPolicy, GRPCRoute, Gateway, GatewayClass, HTTPRoute, ListenerSet, ReferenceGrant},
     };
     use k8s_openapi::api::{
-        core::v1::{Namespace, Secret, Service},
+        core::v1::{ConfigMap, Namespace, Secret, Service},
         discovery::v1::EndpointSlice,
     };
     tasks.spawn("watch bundle version", bundle::watch(context.clone()));
@@ -124,10 +126,14 @@ pub fn start(context: &Context, tasks: &Tasks) {
     spawn::<GatewayConfig>("watch GatewayConfig", context, tasks, watching());
     spawn::<RateLimitPolicy>("watch RateLimitPolicy", context, tasks, watching());
     spawn::<BackendPolicy>("watch BackendPolicy", context, tasks, watching());
+    spawn::<RequestValidationPolicy>("watch RequestValidationPolicy", context, tasks, watching());
     spawn::<Service>("watch Service", context, tasks, watching());
     spawn::<EndpointSlice>("watch EndpointSlice", context, tasks, watching());
     spawn::<Secret>("watch Secret", context, tasks, certificates);
     spawn::<Namespace>("watch Namespace", context, tasks, watching());
+    // Each namespace has one with the API server's certificate, which no policy reads.
+    let documents = watching().fields("metadata.name!=kube-root-ca.crt");
+    spawn::<ConfigMap>("watch ConfigMap", context, tasks, documents);
 }
 
 fn spawn<K: Watched>(task: &'static str, context: &Context, tasks: &Tasks, config: watcher::Config) {

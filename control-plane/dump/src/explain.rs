@@ -69,7 +69,7 @@ fn chains(snapshot: &Snapshot, route: &Route, index: usize, rule: &Rule) -> Vec<
 
 fn chain(snapshot: &Snapshot, levels: &[Level], listeners: &[String], rule: usize) -> Value {
     let policies: Vec<Arc<Policy>> = levels.iter().filter_map(|(key, _)| snapshot.policies.get(key).cloned()).collect();
-    let kinds = PolicyKind::ALL.into_iter().filter_map(|kind| {
+    let kinds = PolicyKind::ALL.iter().copied().filter_map(|kind| {
         let of_kind: Vec<Value> = levels
             .iter()
             .filter(|(key, _)| key.kind == kind)

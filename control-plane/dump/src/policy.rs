@@ -3,8 +3,9 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use control_plane_model::{
-    ConcurrencyLimit, Effective, KeyPart, Leveled, Missing, Mode, Policy, PolicyKey, PolicyKind, PolicySpec, Quota,
-    RateLimit, RateLimitSettings, Settings, effective,
+    self as model, ConcurrencyLimit, Effective, Inherited, KeyPart, Leveled, Missing, Mode, Policy, PolicyKey,
+    PolicyKind, PolicySpec, Quota, RateLimit, RateLimitSettings, ValidationSettings,
+    validation::{Content, InvalidStatus, Numbers, Otherwise, Parameter, ParameterPlace, SchemaSource},
 };
 use serde_json::{Map, Value, json};
 
@@ -16,6 +17,7 @@ pub(super) fn spec(spec: &PolicySpec) -> Value {
         PolicySpec::Invalid => json!({ "invalid": true }),
         PolicySpec::RateLimit(levels) => leveled(levels, rate_limit),
         PolicySpec::Backend(settings) => backend::settings(settings),
+        PolicySpec::RequestValidation(levels) => leveled(levels, request_validation),
     }
 }
 
@@ -30,20 +32,15 @@ pub(super) struct Merged {
 /// Merges those of `chain` that are of `kind`, the least specific first.
 pub(super) fn merged(kind: PolicyKind, chain: &[Arc<Policy>]) -> Merged {
     match kind {
-        PolicyKind::RateLimit => {
-            let levels = chain.iter().filter_map(|policy| match &policy.spec {
-                PolicySpec::RateLimit(levels) => Some((&policy.key, levels)),
-                PolicySpec::Invalid | PolicySpec::Backend(_) => None,
-            });
-            described(effective(levels.collect::<Vec<_>>().into_iter()), rate_limit)
-        }
+        PolicyKind::RateLimit => of_chain(chain, rate_limit),
+        PolicyKind::RequestValidation => of_chain(chain, request_validation),
         // It is attached to Services, and on none of them merged.
         PolicyKind::Backend => Merged { settings: Value::Null, disabled: false, sources: BTreeMap::new() },
     }
 }
 
-fn described<S: Settings>(effective: Effective<S>, json: impl Fn(&S) -> Value) -> Merged {
-    let Effective { settings, sources } = effective;
+fn of_chain<S: Inherited>(chain: &[Arc<Policy>], json: impl Fn(&S) -> Value) -> Merged {
+    let Effective { settings, sources } = model::merged::<S>(chain.iter().map(|policy| &**policy));
     Merged { disabled: settings.is_disabled(), settings: json(&settings), sources }
 }
 
@@ -123,4 +120,73 @@ fn part(part: &KeyPart) -> Value {
         KeyPart::Route => json!({ "type": "route" }),
         KeyPart::Shared => json!({ "type": "shared" }),
     }
+}
+
+fn request_validation(settings: &ValidationSettings) -> Value {
+    let content: Map<_, _> =
+        settings.body.content.iter().map(|(media, found)| (media.to_string(), body_content(found))).collect();
+    let parameters: Map<_, _> =
+        settings.parameters.iter().map(|(key, found)| (key.to_string(), parameter(found))).collect();
+    let openapi = settings.openapi.as_ref().map(|openapi| {
+        json!({
+            "document_bytes": openapi.document.as_str().len(),
+            "base_path": openapi.base_path,
+            "unmatched": otherwise(openapi.unmatched),
+        })
+    });
+    present([
+        ("disabled", settings.disabled.map(Value::from)),
+        ("mode", settings.mode.map(mode)),
+        (
+            "status",
+            settings.status.map(|status| match status {
+                InvalidStatus::BadRequest => 400.into(),
+                InvalidStatus::UnprocessableContent => 422.into(),
+            }),
+        ),
+        ("unknown_media_types", settings.unknown_media_types.map(otherwise)),
+        ("unknown_query", settings.unknown_query.map(otherwise)),
+        ("max_depth", settings.max_depth.map(Value::from)),
+        (
+            "numbers",
+            settings.numbers.map(|numbers| match numbers {
+                Numbers::Exact => "exact".into(),
+                Numbers::Nearest => "nearest".into(),
+            }),
+        ),
+        ("body_required", settings.body.required.map(Value::from)),
+        ("max_bytes", settings.body.max_bytes.map(|bytes| bytes.get().into())),
+        ("content", (!content.is_empty()).then(|| content.into())),
+        ("parameters", (!parameters.is_empty()).then(|| parameters.into())),
+        ("openapi", openapi),
+    ])
+}
+
+fn otherwise(otherwise: Otherwise) -> Value {
+    match otherwise {
+        Otherwise::Reject => "reject".into(),
+        Otherwise::Pass => "pass".into(),
+    }
+}
+
+/// Schemas and documents may be large: their sizes will do.
+fn schema(source: &SchemaSource) -> Value {
+    json!({ "bytes": source.schema.as_str().len(), "resources": source.resources.keys().collect::<Vec<_>>() })
+}
+
+fn body_content(content: &Content) -> Value {
+    match content {
+        Content::Unchecked => json!({ "unchecked": true }),
+        Content::Checked(source) => json!({ "schema": source.as_deref().map(schema) }),
+    }
+}
+
+fn parameter(parameter: &Parameter) -> Value {
+    let place = match parameter.place {
+        ParameterPlace::Query => "query",
+        ParameterPlace::Header => "header",
+        ParameterPlace::Cookie => "cookie",
+    };
+    let schema = parameter.schema.as_deref().map(schema);
+    json!({ "in": place, "name": parameter.name, "required": parameter.required, "schema": schema })
 }

@@ -24,6 +24,7 @@ const KINDS: &[(Kind, &[&str])] = &[
     (Kind::GatewayConfig, &["nebula.dev/v1alpha1"]),
     (Kind::RateLimitPolicy, &["nebula.dev/v1alpha1"]),
     (Kind::BackendPolicy, &["nebula.dev/v1alpha1"]),
+    (Kind::RequestValidationPolicy, &["nebula.dev/v1alpha1"]),
     (Kind::Service, &["v1"]),
     (Kind::EndpointSlice, &["discovery.k8s.io/v1"]),
     (Kind::Secret, &["v1"]),
@@ -197,6 +198,7 @@ fn object(kind: Kind, document: &Node) -> Result<Object, Vec<FieldError>> {
         Kind::GatewayConfig => Object::GatewayConfig(typed(kind, document)?),
         Kind::RateLimitPolicy => Object::RateLimitPolicy(typed(kind, document)?),
         Kind::BackendPolicy => Object::BackendPolicy(typed(kind, document)?),
+        Kind::RequestValidationPolicy => Object::RequestValidationPolicy(typed(kind, document)?),
         Kind::Service => Object::Service(typed(kind, document)?),
         Kind::EndpointSlice => Object::EndpointSlice(typed(kind, document)?),
         Kind::Secret => {

@@ -29,9 +29,10 @@ pub use matching::{HeaderMatch, InvalidRegex, PathMatch, QueryMatch, Regex, Rout
 pub use policy::{
     AdaptiveLimit, BackendOptions, BackendSettings, BackendTimeouts, Balance, BreakerWindow, CircuitBreaker,
     ConcurrencyLimit, ConcurrencyLimits, Effective, Ejection, FailurePercentage, Failures, Fallback, FallbackResponse,
-    HalfOpen, HashKey, HealthCheck, HealthProbe, InvalidBackendSettings, KeyPart, Leveled, LocalFailure, Missing, Mode,
-    OpenTime, OutlierDetection, Policy, PolicyKey, PolicyKind, PolicySpec, Quota, RateLimit, RateLimitSettings,
-    Retries, RetryBudget, Settings, SlowCalls, StatusRange, SuccessRate, Tiers, effective, sources,
+    HalfOpen, HashKey, HealthCheck, HealthProbe, Inherited, InvalidBackendSettings, KeyPart, Leveled, LocalFailure,
+    Missing, Mode, OpenTime, OutlierDetection, Policy, PolicyKey, PolicyKind, PolicySpec, Quota, RateLimit,
+    RateLimitSettings, Retries, RetryBudget, Settings, SlowCalls, StatusRange, SuccessRate, Tiers, ValidationSettings,
+    effective, merged, sources, validation,
 };
 pub use route::{
     AttachedHost, Attachment, BackendTarget, Route, Rule, RuleAction, Timeouts, Unavailable, WeightedBackend,

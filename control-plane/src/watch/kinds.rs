@@ -4,11 +4,11 @@ use std::{fmt::Debug, sync::Arc};
 
 use control_plane_translate::{Kind, Object};
 use crds::{
-    BackendPolicy, GatewayConfig, RateLimitPolicy,
+    BackendPolicy, GatewayConfig, RateLimitPolicy, RequestValidationPolicy,
     gateway_api::{BackendTLSPolicy, GRPCRoute, Gateway, GatewayClass, HTTPRoute, ListenerSet, ReferenceGrant},
 };
 use k8s_openapi::api::{
-    core::v1::{Namespace, Secret, Service},
+    core::v1::{ConfigMap, Namespace, Secret, Service},
     discovery::v1::EndpointSlice,
 };
 use kube::Resource;
@@ -64,6 +64,7 @@ with_status! {
     GatewayConfig => GatewayConfig, required: false;
     RateLimitPolicy => RateLimitPolicy, required: false;
     BackendPolicy => BackendPolicy, required: false;
+    RequestValidationPolicy => RequestValidationPolicy, required: false;
 }
 
 macro_rules! without_status {
@@ -87,4 +88,5 @@ without_status! {
     EndpointSlice => EndpointSlice, required: true, generation: false;
     Secret => Secret, required: true, generation: false;
     Namespace => Namespace, required: true, generation: false;
+    ConfigMap => ConfigMap, required: false, generation: false;
 }

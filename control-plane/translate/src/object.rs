@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use control_plane_model::{GatewayKey, ObjectName, PolicyKind, ResourceKey};
 use crds::{
-    BackendPolicy, GatewayConfig, RateLimitPolicy,
+    BackendPolicy, GatewayConfig, RateLimitPolicy, RequestValidationPolicy,
     gateway_api::{BackendTLSPolicy, GRPCRoute, Gateway, GatewayClass, HTTPRoute, ListenerSet, ReferenceGrant},
 };
 use k8s_openapi::{
@@ -38,6 +38,8 @@ pub enum Kind {
     RateLimitPolicy,
     /// `nebula.dev/v1alpha1` BackendPolicy.
     BackendPolicy,
+    /// `nebula.dev/v1alpha1` RequestValidationPolicy.
+    RequestValidationPolicy,
     /// Service.
     Service,
     /// `discovery.k8s.io/v1` EndpointSlice.
@@ -64,6 +66,7 @@ impl Kind {
             Self::GatewayConfig => "GatewayConfig",
             Self::RateLimitPolicy => "RateLimitPolicy",
             Self::BackendPolicy => "BackendPolicy",
+            Self::RequestValidationPolicy => "RequestValidationPolicy",
             Self::Service => "Service",
             Self::EndpointSlice => "EndpointSlice",
             Self::Secret => "Secret",
@@ -77,6 +80,7 @@ impl Kind {
         match self {
             Self::RateLimitPolicy => Some(PolicyKind::RateLimit),
             Self::BackendPolicy => Some(PolicyKind::Backend),
+            Self::RequestValidationPolicy => Some(PolicyKind::RequestValidation),
             _ => None,
         }
     }
@@ -86,6 +90,7 @@ impl Kind {
         match kind {
             PolicyKind::RateLimit => Self::RateLimitPolicy,
             PolicyKind::Backend => Self::BackendPolicy,
+            PolicyKind::RequestValidation => Self::RequestValidationPolicy,
         }
     }
 
@@ -124,6 +129,8 @@ pub enum Object {
     RateLimitPolicy(Arc<RateLimitPolicy>),
     /// See [`Kind::BackendPolicy`].
     BackendPolicy(Arc<BackendPolicy>),
+    /// See [`Kind::RequestValidationPolicy`].
+    RequestValidationPolicy(Arc<RequestValidationPolicy>),
     /// See [`Kind::Service`].
     Service(Arc<Service>),
     /// See [`Kind::EndpointSlice`].
@@ -150,6 +157,7 @@ impl Object {
             Self::GatewayConfig(_) => Kind::GatewayConfig,
             Self::RateLimitPolicy(_) => Kind::RateLimitPolicy,
             Self::BackendPolicy(_) => Kind::BackendPolicy,
+            Self::RequestValidationPolicy(_) => Kind::RequestValidationPolicy,
             Self::Service(_) => Kind::Service,
             Self::EndpointSlice(_) => Kind::EndpointSlice,
             Self::Secret(_) => Kind::Secret,
@@ -171,6 +179,7 @@ impl Object {
             Self::GatewayConfig(object) => &object.metadata,
             Self::RateLimitPolicy(object) => &object.metadata,
             Self::BackendPolicy(object) => &object.metadata,
+            Self::RequestValidationPolicy(object) => &object.metadata,
             Self::Service(object) => &object.metadata,
             Self::EndpointSlice(object) => &object.metadata,
             Self::Secret(object) => &object.metadata,

@@ -192,6 +192,7 @@ impl Translator {
                 self.mark_dependents(kind, &name, stale);
                 if self.inputs.upsert(object) {
                     self.mark(kind, &name, stale);
+                    self.change_readers(kind, &name, stale);
                 }
             }
             Change::Remove(kind, name) => {
@@ -205,6 +206,7 @@ impl Translator {
                 }
                 if self.inputs.remove(kind, &name) {
                     self.mark(kind, &name, stale);
+                    self.change_readers(kind, &name, stale);
                 }
             }
             Change::BundleVersion(version) => {
@@ -254,8 +256,8 @@ impl Translator {
                 self.mark_namespace(&name.name, stale);
             }
             Kind::EndpointSlice | Kind::BackendTlsPolicy => self.mark_dependents(kind, name, stale),
-            // What a policy changes is marked by `change_policy`.
-            Kind::ConfigMap | Kind::RateLimitPolicy | Kind::BackendPolicy => {}
+            // What a policy changes is marked by `change_policy`, and what a ConfigMap changes by `change_readers`.
+            _ => {}
         }
     }
 
@@ -265,6 +267,16 @@ impl Translator {
             Kind::EndpointSlice => stale.endpoints.extend(self.inputs.service_of_slice(name)),
             Kind::BackendTlsPolicy => stale.services.extend(self.inputs.targets_of_policy(name)),
             _ => {}
+        }
+    }
+
+    /// Reads the policies again that read a ConfigMap.
+    fn change_readers(&mut self, kind: Kind, name: &ObjectName, stale: &mut Stale) {
+        if kind != Kind::ConfigMap {
+            return;
+        }
+        for key in self.inputs.policies.readers(name) {
+            self.change_policy(&key, stale, |inputs| inputs.read_policy_again(&key));
         }
     }
 

@@ -21,7 +21,7 @@ const MAY_DEPEND: &[(&str, &[&str])] = &[
     ("control-plane-dump", &["control-plane-model"]),
     ("control-plane-files", &["control-plane-model", "control-plane-translate"]),
     ("control-plane-model", &[]),
-    ("control-plane-translate", &["control-plane-model", "crds", "policy-rate-limit"]),
+    ("control-plane-translate", &["control-plane-model", "crds", "policy-rate-limit", "policy-schema"]),
     ("control-plane-wire", &["control-plane-model", "kit-process"]),
     ("control-plane", &["control-plane-model", "control-plane-translate", "control-plane-wire", "crds", "kit-process"]),
     ("crds", &[]),
@@ -29,7 +29,10 @@ const MAY_DEPEND: &[(&str, &[&str])] = &[
         "gateway-engine",
         &["control-plane-dump", "control-plane-model", "kit-process", "policy-balance", "policy-resilience"],
     ),
-    ("gateway-filters", &["control-plane-model", "gateway-engine", "kit-process", "policy-rate-limit"]),
+    (
+        "gateway-filters",
+        &["control-plane-model", "gateway-engine", "kit-process", "policy-rate-limit", "policy-schema"],
+    ),
     (
         "gateway",
         &[
@@ -48,7 +51,7 @@ const MAY_DEPEND: &[(&str, &[&str])] = &[
     ("policy-resilience", &["control-plane-model"]),
     ("policy-rate-limit", &["control-plane-model"]),
     ("policy-jose", &[]),
-    ("policy-schema", &[]),
+    ("policy-schema", &["control-plane-model"]),
     ("e2e-bench-propagation", &[]),
     ("e2e-tests", &[]),
     ("xtask", &[]),

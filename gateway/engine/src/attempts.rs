@@ -168,7 +168,7 @@ impl<F: FilterSet> Attempts<'_, F> {
         // Pinned once for all ways: it is large, and each of them would hold it.
         let mut sending = pin!(upstream::send(endpoint, worker.id, self.protocol, request, limits, connect));
         // An upload takes the time that it takes, while it goes on.
-        let moved = || completion.upload.bytes();
+        let moved = || completion.upload.moved();
         let sent = match (hard_limit, timeouts.response) {
             (Some(hard_limit), None) => tokio::time::timeout_at(hard_limit, sending.as_mut()).await.ok(),
             (Some(hard_limit), Some(limit)) => {
@@ -297,6 +297,7 @@ impl AttemptFailure {
             Self::Send(SendFailure::Client(error)) => match error {
                 BodyError::Idle(_) | BodyError::Late => Reason::RequestTimeout,
                 BodyError::Broken(_) => Reason::RequestBodyError,
+                BodyError::TooLarge => Reason::RequestBodyTooLarge,
             },
             Self::Send(failure) => match failure.kind() {
                 ExchangeFailure::ConnectTimeout => Reason::ConnectTimeout,

@@ -167,7 +167,7 @@ impl Completion {
             call.broke(error);
         }
         self.flag = Some(match error {
-            BodyError::Broken(_) => "response_body_error",
+            BodyError::Broken(_) | BodyError::TooLarge => "response_body_error",
             BodyError::Idle(_) | BodyError::Late => "response_body_timeout",
         });
     }

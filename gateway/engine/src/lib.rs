@@ -5,6 +5,7 @@
 
 mod attempts;
 mod body;
+mod client_body;
 mod compile;
 mod connection;
 mod engine;

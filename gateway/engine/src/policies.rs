@@ -99,14 +99,11 @@ impl<F: FilterSet> PolicySlots<F> {
     /// Whether `policy` can be honoured by itself.
     pub(crate) fn check(&self, policy: &Arc<Policy>) -> Result<(), InvalidPolicy> {
         match &policy.spec {
-            PolicySpec::Invalid => return Ok(()),
-            PolicySpec::Backend(settings) => {
-                return upstream::check_settings(settings)
-                    .map_err(|error| InvalidPolicy { policy: policy.key.clone(), message: chain(&error) });
-            }
-            PolicySpec::RateLimit(_) => {}
+            PolicySpec::Invalid => Ok(()),
+            PolicySpec::Backend(settings) => upstream::check_settings(settings)
+                .map_err(|error| InvalidPolicy { policy: policy.key.clone(), message: chain(&error) }),
+            _ => F::compile_policies(std::slice::from_ref(policy), &self.state).map(drop),
         }
-        F::compile_policies(std::slice::from_ref(policy), &self.state).map(drop)
     }
 
     /// The slot of a chain, made where there is none.

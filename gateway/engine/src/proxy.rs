@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use crate::{
     attempts::Attempts,
     body::{RequestBody, ResponseBody},
+    client_body::ClientBody,
     compile::{Action, CompiledRule, Target},
     connection::Downstream,
     exchange::Completion,
@@ -129,10 +130,12 @@ async fn forward<F: FilterSet>(
         Some(Ok(policies)) => policies,
         Some(Err(reply)) => return Err(reply.clone()),
     };
+    let mut body = ClientBody::new(incoming, completion.upload.clone());
     let run = async {
         let now = completion.started.saturating_duration_since(shared.started);
         let place = (&rule.route.label, &rule.label);
-        let mut context = RequestContext::new(&received, &mut parts.headers, place, now, &mut completion.notes);
+        let context = RequestContext::new(&received, &mut parts.headers, place, now, &mut completion.notes);
+        let mut context = context.with_body(&mut body, &shared.buffers);
         match rule.filters.on_request_after(policies, &mut context).await {
             Verdict::Continue => {}
             Verdict::Reply(reply) => return Err(reply),
@@ -140,7 +143,7 @@ async fn forward<F: FilterSet>(
         }
         let target = choose_target(&rule, downstream)?;
         let exchange = Exchange { downstream, rule: &rule, policies, target, received: &received, is_grpc, deadline };
-        exchange.run(parts, incoming, canonical.upgrade, client_upgrade, completion).await
+        exchange.run(parts, body, canonical.upgrade, client_upgrade, completion).await
     };
     match deadline {
         None => run.await,
@@ -212,7 +215,7 @@ impl<F: FilterSet> Exchange<'_, F> {
     async fn run(
         &self,
         parts: &mut Parts,
-        incoming: Incoming,
+        body: ClientBody,
         upgrade: Option<Upgrade>,
         client_upgrade: Option<OnUpgrade>,
         completion: &mut Completion,
@@ -249,7 +252,7 @@ impl<F: FilterSet> Exchange<'_, F> {
             deadline: self.deadline,
         };
         let kept = policy.map_or(0, |policy| policy.kept_of(&parts.method));
-        let request = self.backend_request(parts, incoming, protocol, upgrade.as_ref(), kept, completion)?;
+        let request = self.backend_request(parts, body, protocol, upgrade.as_ref(), kept, completion)?;
         let sent = attempts.send(request, completion).await;
         let (response, lease) = sent.map_err(|reply| match policy {
             Some(policy) => policy.or_fallback(reply),
@@ -263,7 +266,7 @@ impl<F: FilterSet> Exchange<'_, F> {
     fn backend_request(
         &self,
         parts: &mut Parts,
-        incoming: Incoming,
+        body: ClientBody,
         protocol: Protocol,
         upgrade: Option<&Upgrade>,
         kept: usize,
@@ -273,7 +276,7 @@ impl<F: FilterSet> Exchange<'_, F> {
         self.on_attempt(&mut head);
         finish_head(&mut head, protocol, upgrade)?;
         let idle = self.downstream.worker.shared.limits.request_body_idle_timeout;
-        let body = RequestBody::new(incoming, idle, completion.upload.clone(), kept);
+        let body = body.forward(idle, kept)?;
         Ok(Box::new(Request::from_parts(head, body)))
     }
 

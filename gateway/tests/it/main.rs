@@ -9,6 +9,8 @@ mod failures;
 #[cfg(test)]
 mod harness;
 #[cfg(test)]
+mod json_schema_suite;
+#[cfg(test)]
 mod policies;
 mod process;
 #[cfg(test)]
@@ -21,3 +23,5 @@ mod reload;
 mod tls;
 #[cfg(test)]
 mod traces;
+#[cfg(test)]
+mod validation;

@@ -101,4 +101,5 @@ golden! {
     not_ours: Cluster,
     policies: Cluster,
     backend_policies: Cluster,
+    request_validation: Cluster,
 }

@@ -57,6 +57,11 @@ fn universe() -> Vec<Vec<String>> {
         format!("{{group: gateway.networking.k8s.io, kind: {kind}, name: {name}{section}}}")
     };
     let limits = "limits: {a: {rate: 1, per: 1s}}";
+    let validation = |target: &str, fields: &str| {
+        format!(
+            "kind: RequestValidationPolicy\nmetadata: {{name: v, namespace: a, generation: 1}}\nspec: {{targetRefs: [{target}], {fields}}}"
+        )
+    };
     let own = "{name: own, matches: [{path: {value: /x}}], backendRefs: [{name: s, port: 80}]}";
     vec![
         vec![
@@ -126,6 +131,16 @@ fn universe() -> Vec<Vec<String>> {
             policy("g", 1, &format!("{{targetRefs: [{}], overrides: {{{limits}}}}}", target("Gateway", "one", "http"))),
             policy("g", 2, &format!("{{targetRefs: [{}, {}], disabled: true}}", target("Gateway", "one", ""), target("Service", "s", ""))),
             policy("g", 2, &format!("{{targetRefs: [{}], {limits}}}", target("HTTPRoute", "r", ""))),
+        ],
+        vec![
+            validation(&target("HTTPRoute", "r", "own"), "openapi: {configMapRef: {name: docs, key: d}}"),
+            validation(&target("Gateway", "one", ""), "schemas: {s: {configMapRef: {name: docs, key: d}}}, body: {content: {application/json: {schema: {$ref: s}}}}"),
+            validation(&target("HTTPRoute", "r", ""), "body: {content: {application/json: {schema: {type: wrong}}}}"),
+        ],
+        vec![
+            "kind: ConfigMap\nmetadata: {name: docs, namespace: a}\ndata: {d: '{\"openapi\": \"3.1.0\"}'}".into(),
+            "kind: ConfigMap\nmetadata: {name: docs, namespace: a}\ndata: {d: 'openapi: 2.0'}".into(),
+            "kind: ConfigMap\nmetadata: {name: docs, namespace: a}\ndata: {other: '{}'}".into(),
         ],
         vec![
             policy("h", 0, &format!("{{targetRefs: [{}, {}], {limits}}}", target("Gateway", "one", ""), target("HTTPRoute", "r", ""))),

@@ -30,6 +30,8 @@ pub fn object(value: Value) -> Object {
         "GatewayConfig" => Object::GatewayConfig(typed(value)),
         "RateLimitPolicy" => Object::RateLimitPolicy(typed(value)),
         "BackendPolicy" => Object::BackendPolicy(typed(value)),
+        "RequestValidationPolicy" => Object::RequestValidationPolicy(typed(value)),
+        "ConfigMap" => Object::ConfigMap(typed(value)),
         "Service" => Object::Service(typed(value)),
         "EndpointSlice" => Object::EndpointSlice(typed(value)),
         "Secret" => Object::Secret(typed(value)),
@@ -89,6 +91,8 @@ fn kind(text: &str) -> Kind {
         "HTTPRoute" => Kind::HttpRoute,
         "RateLimitPolicy" => Kind::RateLimitPolicy,
         "BackendPolicy" => Kind::BackendPolicy,
+        "RequestValidationPolicy" => Kind::RequestValidationPolicy,
+        "ConfigMap" => Kind::ConfigMap,
         kind => panic!("cannot remove {kind} here"),
     }
 }

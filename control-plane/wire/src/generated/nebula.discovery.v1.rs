@@ -757,7 +757,7 @@ pub mod path_rewrite {
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Policy {
     /// Of the kind that the key names, or invalid.
-    #[prost(oneof = "policy::Spec", tags = "1, 2, 3")]
+    #[prost(oneof = "policy::Spec", tags = "1, 2, 3, 4")]
     pub spec: ::core::option::Option<policy::Spec>,
 }
 /// Nested message and enum types in `Policy`.
@@ -771,6 +771,8 @@ pub mod policy {
         RateLimit(super::RateLimitPolicy),
         #[prost(message, tag = "3")]
         Backend(super::BackendPolicy),
+        #[prost(message, tag = "4")]
+        RequestValidation(super::RequestValidationPolicy),
     }
 }
 /// What it is attached to answers 500.
@@ -1206,6 +1208,127 @@ pub struct FallbackResponse {
     #[prost(bytes = "bytes", tag = "3")]
     pub body: ::prost::bytes::Bytes,
 }
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct RequestValidationPolicy {
+    #[prost(message, optional, tag = "1")]
+    pub settings: ::core::option::Option<RequestValidationSettings>,
+    #[prost(message, optional, tag = "2")]
+    pub overrides: ::core::option::Option<RequestValidationSettings>,
+}
+/// Schemas and documents are JSON texts.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct RequestValidationSettings {
+    #[prost(bool, optional, tag = "1")]
+    pub disabled: ::core::option::Option<bool>,
+    #[prost(enumeration = "PolicyMode", tag = "2")]
+    pub mode: i32,
+    #[prost(enumeration = "InvalidStatus", tag = "3")]
+    pub status: i32,
+    #[prost(enumeration = "Otherwise", tag = "4")]
+    pub unknown_media_types: i32,
+    #[prost(enumeration = "Otherwise", tag = "5")]
+    pub unknown_query: i32,
+    /// 1 to 256.
+    #[prost(uint32, optional, tag = "6")]
+    pub max_depth: ::core::option::Option<u32>,
+    #[prost(enumeration = "Numbers", tag = "7")]
+    pub numbers: i32,
+    #[prost(bool, optional, tag = "8")]
+    pub body_required: ::core::option::Option<bool>,
+    /// Not 0.
+    #[prost(uint32, optional, tag = "9")]
+    pub max_bytes: ::core::option::Option<u32>,
+    /// Sorted by media type, each once.
+    #[prost(message, repeated, tag = "10")]
+    pub content: ::prost::alloc::vec::Vec<BodyContent>,
+    /// Sorted by key, each once.
+    #[prost(message, repeated, tag = "11")]
+    pub parameters: ::prost::alloc::vec::Vec<Parameter>,
+    #[prost(message, optional, tag = "12")]
+    pub openapi: ::core::option::Option<OpenApi>,
+    /// Sets of documents that schemas refer to.
+    #[prost(message, repeated, tag = "13")]
+    pub resources: ::prost::alloc::vec::Vec<SchemaResources>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct BodyContent {
+    /// In lower case.
+    #[prost(string, tag = "1")]
+    pub media_type: ::prost::alloc::string::String,
+    #[prost(oneof = "body_content::Described", tags = "2, 3")]
+    pub described: ::core::option::Option<body_content::Described>,
+}
+/// Nested message and enum types in `BodyContent`.
+pub mod body_content {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Described {
+        #[prost(message, tag = "2")]
+        Checked(super::CheckedBody),
+        #[prost(message, tag = "3")]
+        Unchecked(super::UncheckedBody),
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CheckedBody {
+    #[prost(message, optional, tag = "1")]
+    pub schema: ::core::option::Option<SchemaSource>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct UncheckedBody {}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SchemaSource {
+    #[prost(string, tag = "1")]
+    pub schema: ::prost::alloc::string::String,
+    /// Index of the set of documents that it refers to.
+    #[prost(uint32, tag = "2")]
+    pub resources: u32,
+    #[prost(enumeration = "Draft", tag = "3")]
+    pub draft: i32,
+    #[prost(enumeration = "Formats", tag = "4")]
+    pub formats: i32,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct SchemaResources {
+    /// Sorted by URI, each once.
+    #[prost(message, repeated, tag = "1")]
+    pub documents: ::prost::alloc::vec::Vec<SchemaResource>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SchemaResource {
+    /// Absolute, without a fragment.
+    #[prost(string, tag = "1")]
+    pub uri: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub document: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Parameter {
+    #[prost(string, tag = "1")]
+    pub key: ::prost::alloc::string::String,
+    #[prost(enumeration = "ParameterPlace", tag = "2")]
+    pub place: i32,
+    #[prost(string, tag = "3")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(bool, tag = "4")]
+    pub required: bool,
+    #[prost(enumeration = "ParameterStyle", tag = "5")]
+    pub style: i32,
+    #[prost(bool, optional, tag = "6")]
+    pub explode: ::core::option::Option<bool>,
+    #[prost(message, optional, tag = "7")]
+    pub schema: ::core::option::Option<SchemaSource>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct OpenApi {
+    /// OpenAPI 3.0 or 3.1.
+    #[prost(string, tag = "1")]
+    pub document: ::prost::alloc::string::String,
+    /// Empty, or beginning with a slash and not ending with one.
+    #[prost(string, tag = "2")]
+    pub base_path: ::prost::alloc::string::String,
+    #[prost(enumeration = "Otherwise", tag = "3")]
+    pub unmatched: i32,
+}
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
 pub enum AccessLog {
@@ -1425,6 +1548,238 @@ impl LocalFailure {
             "LOCAL_FAILURE_CONNECT" => Some(Self::Connect),
             "LOCAL_FAILURE_RESET" => Some(Self::Reset),
             "LOCAL_FAILURE_TIMEOUT" => Some(Self::Timeout),
+            _ => None,
+        }
+    }
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum InvalidStatus {
+    /// Left to the other policies of the chain.
+    Unspecified = 0,
+    BadRequest = 1,
+    UnprocessableContent = 2,
+}
+impl InvalidStatus {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "INVALID_STATUS_UNSPECIFIED",
+            Self::BadRequest => "INVALID_STATUS_BAD_REQUEST",
+            Self::UnprocessableContent => "INVALID_STATUS_UNPROCESSABLE_CONTENT",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "INVALID_STATUS_UNSPECIFIED" => Some(Self::Unspecified),
+            "INVALID_STATUS_BAD_REQUEST" => Some(Self::BadRequest),
+            "INVALID_STATUS_UNPROCESSABLE_CONTENT" => Some(Self::UnprocessableContent),
+            _ => None,
+        }
+    }
+}
+/// What becomes of something that is not described.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum Otherwise {
+    /// Left to the other policies of the chain.
+    Unspecified = 0,
+    Reject = 1,
+    Pass = 2,
+}
+impl Otherwise {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "OTHERWISE_UNSPECIFIED",
+            Self::Reject => "OTHERWISE_REJECT",
+            Self::Pass => "OTHERWISE_PASS",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "OTHERWISE_UNSPECIFIED" => Some(Self::Unspecified),
+            "OTHERWISE_REJECT" => Some(Self::Reject),
+            "OTHERWISE_PASS" => Some(Self::Pass),
+            _ => None,
+        }
+    }
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum Numbers {
+    /// Left to the other policies of the chain.
+    Unspecified = 0,
+    Exact = 1,
+    Nearest = 2,
+}
+impl Numbers {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "NUMBERS_UNSPECIFIED",
+            Self::Exact => "NUMBERS_EXACT",
+            Self::Nearest => "NUMBERS_NEAREST",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "NUMBERS_UNSPECIFIED" => Some(Self::Unspecified),
+            "NUMBERS_EXACT" => Some(Self::Exact),
+            "NUMBERS_NEAREST" => Some(Self::Nearest),
+            _ => None,
+        }
+    }
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum Draft {
+    Unspecified = 0,
+    Draft4 = 1,
+    Draft6 = 2,
+    Draft7 = 3,
+    Draft201909 = 4,
+    Draft202012 = 5,
+}
+impl Draft {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "DRAFT_UNSPECIFIED",
+            Self::Draft4 => "DRAFT_DRAFT4",
+            Self::Draft6 => "DRAFT_DRAFT6",
+            Self::Draft7 => "DRAFT_DRAFT7",
+            Self::Draft201909 => "DRAFT_DRAFT201909",
+            Self::Draft202012 => "DRAFT_DRAFT202012",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "DRAFT_UNSPECIFIED" => Some(Self::Unspecified),
+            "DRAFT_DRAFT4" => Some(Self::Draft4),
+            "DRAFT_DRAFT6" => Some(Self::Draft6),
+            "DRAFT_DRAFT7" => Some(Self::Draft7),
+            "DRAFT_DRAFT201909" => Some(Self::Draft201909),
+            "DRAFT_DRAFT202012" => Some(Self::Draft202012),
+            _ => None,
+        }
+    }
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum Formats {
+    Unspecified = 0,
+    ByDraft = 1,
+    Assert = 2,
+    Annotate = 3,
+}
+impl Formats {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "FORMATS_UNSPECIFIED",
+            Self::ByDraft => "FORMATS_BY_DRAFT",
+            Self::Assert => "FORMATS_ASSERT",
+            Self::Annotate => "FORMATS_ANNOTATE",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "FORMATS_UNSPECIFIED" => Some(Self::Unspecified),
+            "FORMATS_BY_DRAFT" => Some(Self::ByDraft),
+            "FORMATS_ASSERT" => Some(Self::Assert),
+            "FORMATS_ANNOTATE" => Some(Self::Annotate),
+            _ => None,
+        }
+    }
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum ParameterPlace {
+    Unspecified = 0,
+    Query = 1,
+    Header = 2,
+    Cookie = 3,
+}
+impl ParameterPlace {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "PARAMETER_PLACE_UNSPECIFIED",
+            Self::Query => "PARAMETER_PLACE_QUERY",
+            Self::Header => "PARAMETER_PLACE_HEADER",
+            Self::Cookie => "PARAMETER_PLACE_COOKIE",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "PARAMETER_PLACE_UNSPECIFIED" => Some(Self::Unspecified),
+            "PARAMETER_PLACE_QUERY" => Some(Self::Query),
+            "PARAMETER_PLACE_HEADER" => Some(Self::Header),
+            "PARAMETER_PLACE_COOKIE" => Some(Self::Cookie),
+            _ => None,
+        }
+    }
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum ParameterStyle {
+    /// The place's own.
+    Unspecified = 0,
+    Form = 1,
+    Simple = 2,
+    SpaceDelimited = 3,
+    PipeDelimited = 4,
+    DeepObject = 5,
+}
+impl ParameterStyle {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "PARAMETER_STYLE_UNSPECIFIED",
+            Self::Form => "PARAMETER_STYLE_FORM",
+            Self::Simple => "PARAMETER_STYLE_SIMPLE",
+            Self::SpaceDelimited => "PARAMETER_STYLE_SPACE_DELIMITED",
+            Self::PipeDelimited => "PARAMETER_STYLE_PIPE_DELIMITED",
+            Self::DeepObject => "PARAMETER_STYLE_DEEP_OBJECT",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "PARAMETER_STYLE_UNSPECIFIED" => Some(Self::Unspecified),
+            "PARAMETER_STYLE_FORM" => Some(Self::Form),
+            "PARAMETER_STYLE_SIMPLE" => Some(Self::Simple),
+            "PARAMETER_STYLE_SPACE_DELIMITED" => Some(Self::SpaceDelimited),
+            "PARAMETER_STYLE_PIPE_DELIMITED" => Some(Self::PipeDelimited),
+            "PARAMETER_STYLE_DEEP_OBJECT" => Some(Self::DeepObject),
             _ => None,
         }
     }

@@ -13,6 +13,8 @@ use proptest::{
     prelude::*,
 };
 
+mod validation;
+
 use crate::{
     backend_policies,
     invalid::{UNKNOWN, refused},
@@ -28,13 +30,14 @@ pub fn keys() -> impl Strategy<Value = Vec<PolicyKey>> {
 }
 
 pub fn policy() -> impl Strategy<Value = Policy> {
-    let rate_limit = || leveled(rate_limit_settings()).prop_map(PolicySpec::RateLimit);
-    let backend = || backend_policies::settings().prop_map(|settings| PolicySpec::Backend(Box::new(settings)));
+    let kind = prop::sample::select(PolicyKind::ALL.to_vec());
     let spec = prop_oneof![
-        1 => prop_oneof![Just(PolicyKind::RateLimit), Just(PolicyKind::Backend)]
-            .prop_map(|kind| (kind, PolicySpec::Invalid)),
-        9 => rate_limit().prop_map(|spec| (PolicyKind::RateLimit, spec)),
-        9 => backend().prop_map(|spec| (PolicyKind::Backend, spec)),
+        1 => kind.prop_map(|kind| (kind, PolicySpec::Invalid)),
+        9 => leveled(rate_limit_settings()).prop_map(|levels| (PolicyKind::RateLimit, PolicySpec::RateLimit(levels))),
+        9 => leveled(validation::settings())
+            .prop_map(|levels| (PolicyKind::RequestValidation, PolicySpec::RequestValidation(levels))),
+        9 => backend_policies::settings()
+            .prop_map(|settings| (PolicyKind::Backend, PolicySpec::Backend(Box::new(settings)))),
     ];
     (object_name(), spec).prop_map(|(name, (kind, spec))| Policy { key: PolicyKey { kind, name }, spec })
 }

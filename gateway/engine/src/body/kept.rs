@@ -18,7 +18,7 @@ use crate::strict;
 
 /// One attempt's way through a kept body.
 #[derive(Debug)]
-pub(super) struct Kept {
+pub(crate) struct Kept {
     shared: Arc<Mutex<Shared>>,
     attempt: u32,
     /// Bytes that this attempt has given.

@@ -28,7 +28,9 @@ pub struct LocalReply {
     detail: Option<Cow<'static, str>>,
     /// Boxed, as few replies have any.
     headers: Option<Box<HeaderMap>>,
-    /// Boxed for the same reason.
+    /// Members of the problem document beside its own.
+    members: Option<Box<serde_json::Map<String, serde_json::Value>>>,
+    /// The policy because of which; boxed for the same reason.
     policy: Option<Box<PolicyKey>>,
     /// Boxed for the same reason.
     response: Option<Box<FallbackResponse>>,
@@ -118,7 +120,7 @@ impl ReplyContext {
 
 impl From<Reason> for LocalReply {
     fn from(reason: Reason) -> Self {
-        Self { reason, detail: None, headers: None, policy: None, response: None }
+        Self { reason, detail: None, headers: None, members: None, policy: None, response: None }
     }
 }
 
@@ -149,6 +151,14 @@ impl LocalReply {
     #[must_use]
     pub fn with_response(mut self, response: FallbackResponse) -> Self {
         self.response = Some(Box::new(response));
+        self
+    }
+
+    /// Adds an extension member to the problem document (RFC 9457 §3.2); other forms of the reply leave it out. One of the
+    /// document's own members stays as it is.
+    #[must_use]
+    pub fn with_member(mut self, name: &str, value: serde_json::Value) -> Self {
+        self.members.get_or_insert_default().insert(name.to_owned(), value);
         self
     }
 
@@ -223,7 +233,7 @@ impl LocalReply {
     }
 
     fn problem(&self, detail: &str, context: &ReplyContext) -> Vec<u8> {
-        let problem = serde_json::json!({
+        let mut problem = serde_json::json!({
             "type": format!("{ERRORS_PAGE}#{}", self.reason.word()),
             "title": self.reason.title(),
             "status": self.reason.status().as_u16(),
@@ -231,6 +241,11 @@ impl LocalReply {
             "reason": self.reason.word(),
             "request_id": context.request_id.to_str().unwrap_or_default(),
         });
+        if let (Some(members), Some(problem)) = (&self.members, problem.as_object_mut()) {
+            for (name, value) in &**members {
+                problem.entry(name.as_str()).or_insert_with(|| value.clone());
+            }
+        }
         let mut body = problem.to_string().into_bytes();
         body.push(b'\n');
         body

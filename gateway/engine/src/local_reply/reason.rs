@@ -149,6 +149,27 @@ reasons! {
     /// The body ended early or broke its framing.
     RequestBodyError "request_body_error" BAD_REQUEST InvalidArgument Close
         "Request body error" "The request's body ended early or is not framed as announced.";
+    /// The body has more bytes than a policy allows.
+    RequestBodyTooLarge "request_body_too_large" PAYLOAD_TOO_LARGE ResourceExhausted Close
+        "Request body too large" "The request's body is larger than the limit.";
+    /// The request is valid HTTP and breaks a rule of a policy's schema.
+    RequestInvalid "request_invalid" BAD_REQUEST InvalidArgument Keep
+        "Invalid request" "The request does not satisfy the schema.";
+    /// The same, where the policy asks for 422.
+    RequestUnprocessable "request_unprocessable" UNPROCESSABLE_ENTITY InvalidArgument Keep
+        "Unprocessable request" "The request does not satisfy the schema.";
+    /// A policy does not know the body's media type or coding.
+    UnsupportedMediaType "unsupported_media_type" UNSUPPORTED_MEDIA_TYPE InvalidArgument Keep
+        "Unsupported media type" "The body has a media type or a coding that is not accepted here.";
+    /// No operation of a policy's OpenAPI document has the path.
+    OperationNotFound "operation_not_found" NOT_FOUND Unimplemented Keep
+        "No such operation" "The API has no operation with this path.";
+    /// Operations of the document with this path have other methods.
+    MethodNotAllowed "method_not_allowed" METHOD_NOT_ALLOWED Unimplemented Keep
+        "Method not allowed" "The API has no operation with this method and path.";
+    /// Bodies that are held whole take all the memory that they may.
+    BufferMemoryExhausted "buffer_memory_exhausted" SERVICE_UNAVAILABLE ResourceExhausted Close
+        "Out of buffer memory" "Too many request bodies are held at this moment; try again.";
     /// No listener of the port serves the host.
     NoListener "no_listener" NOT_FOUND Unimplemented Keep
         "Unknown host" "No listener of this port serves the request's host.";
@@ -262,8 +283,10 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_request_closes_the_connection() {
-        for reason in Reason::ALL.iter().filter(|reason| reason.status() == StatusCode::BAD_REQUEST) {
+    fn a_request_that_is_bad_as_http_closes_the_connection() {
+        let is_bad =
+            |reason: &&Reason| reason.status() == StatusCode::BAD_REQUEST && **reason != Reason::RequestInvalid;
+        for reason in Reason::ALL.iter().filter(is_bad) {
             assert_eq!(reason.connection(), Connection::Close, "{reason:?}");
         }
     }

@@ -2,7 +2,7 @@
 //!
 //! Invariant: an HTTP/1.1 connection goes back to the pool only after its request's body was sent and its response's
 //! body read to the end, and never after an upgrade was asked for. A request whose bytes may have reached the endpoint is
-//! sent again only where that is harmless (RFC 9110 section 9.2.2): it is safe, has no body, and the connection was an old one.
+//! sent again only where that is harmless (RFC 9110 section 9.2.2): it is safe, its body is none or in memory, and the connection was an old one.
 
 use std::{
     convert::Infallible,
@@ -277,13 +277,13 @@ fn broke_off(error: &hyper::Error) -> bool {
         || error.source().and_then(|source| source.downcast_ref()).is_some_and(is_reset)
 }
 
-/// A copy of a request that may be sent twice: safe, without a body, without an upgrade.
+/// A copy of a request that may be sent twice: safe, with no body or one in memory, without an upgrade.
 fn repeatable(request: &Request<RequestBody>) -> Option<Box<Request<RequestBody>>> {
     let is_safe = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
     if !is_safe || request.headers().contains_key(header::UPGRADE) {
         return None;
     }
-    Some(with_body(request, request.body().copy_of_none()?))
+    Some(with_body(request, request.body().copy_of_held()?))
 }
 
 /// A copy of a request whose body is kept, or that has none; `None` for others. Its body may turn out to be too long: see

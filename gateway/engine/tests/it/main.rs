@@ -5,6 +5,8 @@ mod balancing;
 #[cfg(test)]
 mod breaker;
 #[cfg(test)]
+mod buffering;
+#[cfg(test)]
 mod harness;
 #[cfg(test)]
 mod health;

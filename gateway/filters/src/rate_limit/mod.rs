@@ -9,9 +9,7 @@ mod state;
 
 use std::{collections::BTreeMap, num::NonZeroU32, sync::Arc};
 
-use control_plane_model::{
-    Effective, Leveled, Mode, Policy, PolicyKey, PolicySpec, Quota, RateLimitSettings, Settings as _, effective,
-};
+use control_plane_model::{Effective, Mode, Policy, PolicyKey, Quota, RateLimitSettings, Settings as _, merged};
 use gateway_engine::{
     filter::{HttpFilter, InvalidPolicy, RequestContext, Stage, Verdict},
     local_reply::{LocalReply, Reason},
@@ -85,12 +83,7 @@ impl TokenLimit {
 ///
 /// # Errors: [`InvalidPolicy`] for a quota that cannot be kept or a name that clients cannot be told.
 pub fn compile(levels: &[Arc<Policy>], state: &State) -> Result<Vec<RateLimit>, InvalidPolicy> {
-    let chain = levels.iter().filter_map(|policy| match &policy.spec {
-        PolicySpec::RateLimit(level) => Some((&policy.key, level)),
-        PolicySpec::Invalid | PolicySpec::Backend(_) => None,
-    });
-    let chain: Vec<(&PolicyKey, &Leveled<RateLimitSettings>)> = chain.collect();
-    let merged = effective(chain.into_iter());
+    let merged = merged::<RateLimitSettings>(levels.iter().map(|policy| &**policy));
     if merged.settings.is_disabled() {
         return Ok(Vec::new());
     }

@@ -2,6 +2,7 @@
 
 mod backend;
 mod rate_limit;
+mod request_validation;
 
 use std::collections::BTreeMap;
 
@@ -18,6 +19,10 @@ pub(super) fn to_wire(policy: &Policy) -> proto::Policy {
             overrides: levels.overrides.as_ref().map(rate_limit::to_wire),
         }),
         PolicySpec::Backend(settings) => Spec::Backend(backend::to_wire(settings)),
+        PolicySpec::RequestValidation(levels) => Spec::RequestValidation(proto::RequestValidationPolicy {
+            settings: Some(request_validation::to_wire(&levels.settings)),
+            overrides: levels.overrides.as_ref().map(request_validation::to_wire),
+        }),
     };
     proto::Policy { spec: Some(spec) }
 }
@@ -31,9 +36,11 @@ pub(super) fn from_wire(key: PolicyKey, wire: proto::Policy) -> Result<Policy, I
         (Spec::Backend(wire), PolicyKind::Backend) => {
             PolicySpec::Backend(Box::new(backend::from_wire(wire).field("backend")?))
         }
-        (Spec::RateLimit(_) | Spec::Backend(_), _) => {
-            return Err(InvalidResource::new("is of another kind than its key")).field("spec");
+        (Spec::RequestValidation(wire), PolicyKind::RequestValidation) => {
+            let levels = leveled(wire.settings, wire.overrides, request_validation::from_wire);
+            PolicySpec::RequestValidation(levels.field("request_validation")?)
         }
+        (_, _) => return Err(InvalidResource::new("is of another kind than its key")).field("spec"),
     };
     Ok(Policy { key, spec })
 }

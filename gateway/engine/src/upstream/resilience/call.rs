@@ -95,7 +95,7 @@ impl Call {
     /// Notes that the answer broke off.
     pub(crate) fn broke(&mut self, error: &BodyError) {
         self.answer = Answer::Broken(match error {
-            BodyError::Broken(_) => LocalError::Reset,
+            BodyError::Broken(_) | BodyError::TooLarge => LocalError::Reset,
             BodyError::Idle(_) | BodyError::Late => LocalError::ResponseTimeout,
         });
     }
