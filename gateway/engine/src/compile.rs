@@ -388,6 +388,7 @@ impl<F: FilterSet> Compiler<F> {
         if is_route || !stale.is_empty() {
             self.policies.drop_unused();
         }
+        self.policies.forget_checked();
     }
 
     /// The chains of policies for one rule.
