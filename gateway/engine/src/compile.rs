@@ -403,6 +403,7 @@ impl<F: FilterSet> Compiler<F> {
         if is_route || !stale.is_empty() {
             self.policies.drop_unused();
         }
+        self.policies.forget_checked();
     }
 
     /// Gives each backend that `delta` sets, or whose policy it changes, its settings and its policy: the policy first, so

@@ -23,7 +23,7 @@ pub(super) fn to_wire(settings: &ValidationSettings) -> proto::RequestValidation
         described: Some(match content {
             Content::Unchecked => Described::Unchecked(proto::UncheckedBody {}),
             Content::Checked(schema) => {
-                Described::Checked(proto::CheckedBody { schema: schema.as_ref().map(|schema| sets.source(schema)) })
+                Described::Checked(proto::CheckedBody { schema: schema.as_ref().map(|schema| sets.schema(schema)) })
             }
         }),
     });
@@ -35,7 +35,7 @@ pub(super) fn to_wire(settings: &ValidationSettings) -> proto::RequestValidation
         required: parameter.required,
         style: style_to_wire(parameter.style).into(),
         explode: parameter.explode,
-        schema: parameter.schema.as_ref().map(|schema| sets.source(schema)),
+        schema: parameter.schema.as_ref().map(|schema| sets.schema(schema)),
     });
     let parameters = parameters.collect();
     proto::RequestValidationSettings {
@@ -135,7 +135,7 @@ fn bytes(bytes: u32) -> Result<NonZeroU32, InvalidResource> {
 struct Sets(Vec<Resources>);
 
 impl Sets {
-    fn source(&mut self, source: &SchemaSource) -> proto::SchemaSource {
+    fn schema(&mut self, source: &SchemaSource) -> proto::SchemaSource {
         let known = self.0.iter().position(|set| Arc::ptr_eq(set, &source.resources) || *set == source.resources);
         let index = known.unwrap_or_else(|| {
             self.0.push(source.resources.clone());
