@@ -9,17 +9,19 @@ use std::{net::SocketAddr, num::NonZeroU16};
 
 use axum::{
     Json, Router,
-    extract::{DefaultBodyLimit, Path, Request, State},
+    extract::{DefaultBodyLimit, Path, Query, Request, State},
     http::{HeaderMap, StatusCode, header},
     middleware::{self, Next},
     response::{IntoResponse, Response},
     routing::{get, post},
 };
+use control_plane_files::Problem;
 use control_plane_model::{BackendKey, ObjectName};
 use gateway_engine::BreakerCommand;
 use kit_process::tasks::Tasks;
+use serde::Deserialize;
 
-use crate::{engine::Proxy, problems::Problem, problems::Problems};
+use crate::{engine::Proxy, problems::Problems};
 
 /// The longest command, in bytes.
 const MAX_COMMAND: usize = 64;
@@ -56,6 +58,7 @@ pub async fn serve(
     let router = Router::new()
         .route("/", get(|| async { INDEX }))
         .route("/config", get(config))
+        .route("/explain", get(explain))
         .route("/problems", get(list_problems))
         .route("/backends", get(backends))
         .route("/backends/{namespace}/{service}/{port}/breaker", post(force_breaker))
@@ -75,6 +78,7 @@ pub async fn serve(
 const INDEX: &str = "\
 Nebula gateway
 /config    what is served now, as JSON, without private keys
+/explain?route=http/NAMESPACE/NAME  what acts on a route, policies merged, as JSON (also grpc/…)
 /problems  what is wrong with the configuration, as JSON
 /backends  backends with a policy: breakers, limits, endpoints, as JSON
 POST /backends/<namespace>/<service>/<port>/breaker  with the body open, closed or auto: overrules a circuit breaker
@@ -82,6 +86,21 @@ POST /backends/<namespace>/<service>/<port>/breaker  with the body open, closed 
 
 async fn config(State(admin): State<Admin>) -> Json<serde_json::Value> {
     Json(admin.proxy.dump().await)
+}
+
+#[derive(Deserialize)]
+struct Explain {
+    route: String,
+}
+
+async fn explain(State(admin): State<Admin>, Query(wanted): Query<Explain>) -> Response {
+    let Some(key) = control_plane_dump::route_key(&wanted.route) else {
+        return (StatusCode::BAD_REQUEST, "route: want http/NAMESPACE/NAME or grpc/NAMESPACE/NAME\n").into_response();
+    };
+    match admin.proxy.explain(&key).await {
+        Some(explanation) => Json(explanation).into_response(),
+        None => (StatusCode::NOT_FOUND, "no such route is in force\n").into_response(),
+    }
 }
 
 async fn list_problems(State(admin): State<Admin>) -> Json<Vec<Problem>> {

@@ -2,7 +2,7 @@
 
 use std::{num::NonZeroUsize, sync::Arc, time::Duration};
 
-use control_plane_model::{BackendKey, Delta, ListenerKey};
+use control_plane_model::{BackendKey, Delta, ListenerKey, RouteKey};
 use gateway_engine::{
     BreakerCommand, EngineOptions, NoBreaker, Refused,
     limits::Limits,
@@ -85,6 +85,11 @@ impl Proxy {
     /// The configuration in force, without secrets.
     pub async fn dump(&self) -> serde_json::Value {
         self.engine.dump().await
+    }
+
+    /// What acts on a route that is in force, without secrets.
+    pub async fn explain(&self, route: &RouteKey) -> Option<serde_json::Value> {
+        self.engine.explain(route).await
     }
 
     /// The backends that have a policy, with its state.

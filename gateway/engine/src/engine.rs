@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, num::NonZeroUsize, sync::Arc, time::Duration};
 
-use control_plane_model::{BackendKey, Delta, ListenerKey, ListenerProtocol, ResourceKey, Tracing};
+use control_plane_model::{BackendKey, Delta, ListenerKey, ListenerProtocol, ResourceKey, RouteKey, Tracing};
 use kit_process::{
     drain::{self, Drain, DrainTrigger},
     error::chain,
@@ -13,7 +13,6 @@ use tokio::sync::{Mutex, mpsc};
 
 use crate::{
     compile::{Compiler, Config, Refused},
-    dump,
     filter::FilterSet,
     limits::Limits,
     router::Bind,
@@ -133,9 +132,12 @@ impl<F: FilterSet> Engine<F> {
                 })
             })
             .collect();
-        let objects: serde_json::Map<_, _> =
-            snapshot.resources().map(|resource| (resource.key().to_string(), dump::resource(&resource))).collect();
-        serde_json::json!({ "listeners": listeners, "objects": objects })
+        serde_json::json!({ "listeners": listeners, "objects": control_plane_dump::objects(snapshot) })
+    }
+
+    /// What acts on a route that is in force, without secrets.
+    pub async fn explain(&self, route: &RouteKey) -> Option<serde_json::Value> {
+        control_plane_dump::explain(&self.control.lock().await.compiler.snapshot, route)
     }
 
     /// Listeners in force whose port could not be opened.

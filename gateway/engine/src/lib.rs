@@ -7,7 +7,6 @@ mod attempts;
 mod body;
 mod compile;
 mod connection;
-mod dump;
 mod engine;
 mod exchange;
 pub mod filter;

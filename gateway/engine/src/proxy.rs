@@ -77,8 +77,8 @@ pub(crate) async fn serve<F: FilterSet>(
             response.map(|bytes| ResponseBody::local(bytes, completion))
         }
     };
-    if let Some(fields) = added {
-        response.headers_mut().extend(fields);
+    for (name, value) in added {
+        response.headers_mut().append(name, value);
     }
     let status = response.status();
     downstream.guard.answered(status, response.headers_mut());

@@ -1,14 +1,17 @@
-//! Configuration objects as JSON, for people and for `jq`, in the words of the model. Nothing reads it back.
+//! Configuration objects as JSON, in the words of the model: what the gateway's `/config` shows, and what `nebulactl` explains.
 //!
-//! Invariant: no private key, and no value of a header that carries credentials.
+//! Invariant: no private key, and no value of a header that carries credentials. Nothing makes configuration of it again.
 
 mod backend;
+mod explain;
 mod policy;
+
+pub use explain::{explain, route_key};
 
 use control_plane_model::{
     AccessLog, AttachedHost, BackendProtocol, BackendTarget, Filter, HeaderModifier, HostPattern, ListenerProtocol,
     PathMatch, PathRewrite, PolicyKey, RedirectScheme, RequestRedirect, Resource, RouteMatch, Rule, RuleAction,
-    UrlRewrite, ValueMatch, WeightedBackend,
+    Snapshot, UrlRewrite, ValueMatch, WeightedBackend,
 };
 use http::{HeaderName, HeaderValue, header};
 use serde_json::{Value, json};
@@ -18,8 +21,13 @@ const CREDENTIALS: [HeaderName; 4] =
     [header::AUTHORIZATION, header::PROXY_AUTHORIZATION, header::COOKIE, header::SET_COOKIE];
 const HIDDEN: &str = "(hidden)";
 
+/// Every object by the text form of its key.
+pub fn objects(snapshot: &Snapshot) -> serde_json::Map<String, Value> {
+    snapshot.resources().map(|object| (object.key().to_string(), resource(&object))).collect()
+}
+
 /// One object, without its key.
-pub(crate) fn resource(resource: &Resource) -> Value {
+fn resource(resource: &Resource) -> Value {
     match resource {
         Resource::Gateway(gateway) => json!({
             "access_log": gateway.access_log == AccessLog::Json,

@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::folder::Files;
+use crate::folder::Files;
 
 /// No file that people write is larger.
 const FILE_LIMIT: u64 = 16 << 20;
@@ -50,6 +50,23 @@ pub fn read(root: &Path) -> io::Result<Files> {
                 _ => read_file(path, &mut files),
             }
         }
+    }
+    Ok(files)
+}
+
+/// Reads the file `path`, whatever its name, or the folder as [`read`] does.
+///
+/// # Errors: where it cannot be listed, or is not there.
+pub fn read_path(path: &Path) -> io::Result<Files> {
+    let metadata = fs::metadata(path)?;
+    if metadata.is_dir() {
+        return read(path);
+    }
+    let mut files = Files::new();
+    if metadata.len() > FILE_LIMIT {
+        files.insert(path.to_owned(), Err(format!("larger than {} MiB", FILE_LIMIT >> 20)));
+    } else {
+        read_file(path.to_owned(), &mut files);
     }
     Ok(files)
 }
@@ -101,6 +118,16 @@ mod tests {
         assert_eq!(files[&root.join("mounted.yaml")], Ok("a: 1".to_owned()));
         assert_eq!(files[&root.join("latin.yaml")], Err("not UTF-8 text".to_owned()));
         assert!(files[&root.join("dangling.yml")].as_ref().is_err_and(|error| error.starts_with("cannot be read")));
+    }
+
+    #[test]
+    fn a_path_may_be_a_file_of_any_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("objects.json");
+        fs::write(&path, "{}").unwrap();
+        assert_eq!(read_path(&path).unwrap(), Files::from([(path, Ok("{}".to_owned()))]));
+        assert_eq!(read_path(folder.path()).unwrap(), Files::new());
+        assert!(read_path(&folder.path().join("nothing")).is_err());
     }
 
     #[test]

@@ -7,13 +7,13 @@ use control_plane_translate::{Kind, Object};
 use kube_core::Resource;
 use serde::de::DeserializeOwned;
 
-use super::{
+use crate::{
     decode::{FieldError, decode},
     node::{Node, Position, Value},
 };
 
 /// The kinds that a folder may hold, with their versions.
-const KINDS: [(Kind, &[&str]); 14] = [
+const KINDS: &[(Kind, &[&str])] = &[
     (Kind::GatewayClass, &["gateway.networking.k8s.io/v1", "gateway.networking.k8s.io/v1beta1"]),
     (Kind::Gateway, &["gateway.networking.k8s.io/v1", "gateway.networking.k8s.io/v1beta1"]),
     (Kind::ListenerSet, &["gateway.networking.k8s.io/v1"]),
@@ -30,6 +30,9 @@ const KINDS: [(Kind, &[&str]); 14] = [
     (Kind::ConfigMap, &["v1"]),
     (Kind::Namespace, &["v1"]),
 ];
+
+/// Groups whose every kind is to be known: a kind of theirs that is not in [`KINDS`] is a slip, or not served.
+const OWN_GROUPS: [&str; 2] = ["gateway.networking.k8s.io", "nebula.dev"];
 
 /// Kind and name of an object. Its text form is `HTTPRoute shop/cart`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -63,30 +66,21 @@ pub struct Declared {
     pub document: Arc<Node>,
 }
 
-/// Reads one document. A `List` declares each of its items.
-///
-/// # Errors: everything that is wrong with it; then none of its objects are declared.
-pub fn declared(document: Node) -> Result<Vec<Declared>, Vec<FieldError>> {
-    let is_list = document.get("kind").and_then(Node::as_text) == Some("List");
-    if !is_list {
-        return one(document).map(|declared| vec![declared]);
+/// The objects that a document holds: itself, or the items of a `List`, each with what stands before its fields' paths.
+pub fn items(document: Node) -> Vec<(String, Node)> {
+    if document.get("kind").and_then(Node::as_text) != Some("List") {
+        return vec![(String::new(), document)];
     }
-    let Value::Map(entries) = document.value else { return Ok(Vec::new()) };
+    let Value::Map(entries) = document.value else { return Vec::new() };
     let items = entries.into_iter().find(|entry| entry.key == "items").map(|entry| entry.value.value);
-    let Some(Value::List(items)) = items else { return Ok(Vec::new()) };
-    let (mut objects, mut errors) = (Vec::new(), Vec::new());
-    for (index, item) in items.into_iter().enumerate() {
-        match one(item) {
-            Ok(object) => objects.push(object),
-            Err(wrong) => errors.extend(
-                wrong.into_iter().map(|error| FieldError { field: format!("items[{index}].{}", error.field), ..error }),
-            ),
-        }
-    }
-    if errors.is_empty() { Ok(objects) } else { Err(errors) }
+    let Some(Value::List(items)) = items else { return Vec::new() };
+    items.into_iter().enumerate().map(|(index, item)| (format!("items[{index}]."), item)).collect()
 }
 
-fn one(document: Node) -> Result<Declared, Vec<FieldError>> {
+/// Reads one object.
+///
+/// # Errors: everything that is wrong with it.
+pub fn declared(document: Node) -> Result<Declared, Vec<FieldError>> {
     let kind = kind(&document).map_err(|error| vec![error])?;
     name(&document).map_err(|error| vec![error])?;
     let object = object(kind, &document)?;
@@ -95,6 +89,23 @@ fn one(document: Node) -> Result<Declared, Vec<FieldError>> {
     }
     let id = ObjectId { kind, name: object.name() };
     Ok(Declared { id, object, position: document.position, document: Arc::new(document) })
+}
+
+/// Whether a document is of a kind that says nothing to a gateway, as a Deployment is. A `List` is not.
+pub fn is_foreign(document: &Node) -> bool {
+    let text = |key| document.get(key).and_then(Node::as_text);
+    let (Some(version), Some(kind)) = (text("apiVersion"), text("kind")) else { return false };
+    let group = group(version);
+    kind != "List"
+        && !OWN_GROUPS.contains(&group)
+        && !KINDS.iter().any(|(known, versions)| {
+            known.as_str() == kind && versions.iter().any(|version| self::group(version) == group)
+        })
+}
+
+/// The group of an `apiVersion`; empty for Kubernetes' own core.
+fn group(version: &str) -> &str {
+    version.split_once('/').map_or("", |(group, _)| group)
 }
 
 fn error(field: &str, position: Position, message: impl Into<String>) -> FieldError {
@@ -223,7 +234,13 @@ mod tests {
     use super::{super::node::parse, *};
 
     fn first(text: &str) -> Result<Vec<Declared>, Vec<FieldError>> {
-        declared(parse(text).unwrap().remove(0))
+        let read = |(prefix, item): (String, Node)| {
+            let errors = |errors: Vec<FieldError>| {
+                errors.into_iter().map(|error| FieldError { field: format!("{prefix}{}", error.field), ..error })
+            };
+            declared(item).map_err(|wrong| errors(wrong).collect::<Vec<_>>())
+        };
+        items(parse(text).unwrap().remove(0)).into_iter().map(read).collect()
     }
 
     fn error_of(text: &str) -> String {
@@ -274,6 +291,24 @@ mod tests {
                     gatewayClassName: nebula\n  listeners:\n  - {name: x, port: 80, protocol: HTTP}\n  - {name: x, \
                     port: 81, protocol: HTTP}\n";
         assert_eq!(error_of(text), "8:12 spec.listeners[1].name: another listener has this name");
+    }
+
+    #[test]
+    fn a_deployment_is_foreign_and_a_slip_in_a_kind_of_ours_is_not() {
+        for (version, kind, want) in [
+            ("apps/v1", "Deployment", true),
+            ("v1", "Pod", true),
+            ("serving.knative.dev/v1", "Service", true),
+            ("v1", "Service", false),
+            ("v2", "Service", false),
+            ("v1", "List", false),
+            ("gateway.networking.k8s.io/v1", "HttpRoute", false),
+            ("nebula.dev/v1", "Anything", false),
+        ] {
+            let text = format!("apiVersion: {version}\nkind: {kind}\n");
+            assert_eq!(is_foreign(&parse(&text).unwrap()[0]), want, "{text}");
+        }
+        assert!(!is_foreign(&parse("image: {tag: 1}").unwrap()[0]));
     }
 
     #[test]

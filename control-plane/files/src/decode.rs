@@ -11,7 +11,7 @@ use serde::{
     forward_to_deserialize_any,
 };
 
-use super::node::{Entry, Node, Position, Value};
+use crate::node::{Entry, Node, Position, Value};
 
 /// What is wrong with one field.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,7 +1,10 @@
 //! Policies as JSON.
 
+use std::{collections::BTreeMap, sync::Arc};
+
 use control_plane_model::{
-    ConcurrencyLimit, KeyPart, Leveled, Missing, Mode, PolicySpec, Quota, RateLimit, RateLimitSettings,
+    ConcurrencyLimit, Effective, KeyPart, Leveled, Missing, Mode, Policy, PolicyKey, PolicyKind, PolicySpec, Quota,
+    RateLimit, RateLimitSettings, Settings, effective,
 };
 use serde_json::{Map, Value, json};
 
@@ -14,6 +17,34 @@ pub(super) fn spec(spec: &PolicySpec) -> Value {
         PolicySpec::RateLimit(levels) => leveled(levels, rate_limit),
         PolicySpec::Backend(settings) => backend::settings(settings),
     }
+}
+
+/// What several policies of one kind come to.
+pub(super) struct Merged {
+    pub(super) settings: Value,
+    pub(super) disabled: bool,
+    /// The policy that each field is from.
+    pub(super) sources: BTreeMap<String, PolicyKey>,
+}
+
+/// Merges those of `chain` that are of `kind`, the least specific first.
+pub(super) fn merged(kind: PolicyKind, chain: &[Arc<Policy>]) -> Merged {
+    match kind {
+        PolicyKind::RateLimit => {
+            let levels = chain.iter().filter_map(|policy| match &policy.spec {
+                PolicySpec::RateLimit(levels) => Some((&policy.key, levels)),
+                PolicySpec::Invalid | PolicySpec::Backend(_) => None,
+            });
+            described(effective(levels.collect::<Vec<_>>().into_iter()), rate_limit)
+        }
+        // It is attached to Services, and on none of them merged.
+        PolicyKind::Backend => Merged { settings: Value::Null, disabled: false, sources: BTreeMap::new() },
+    }
+}
+
+fn described<S: Settings>(effective: Effective<S>, json: impl Fn(&S) -> Value) -> Merged {
+    let Effective { settings, sources } = effective;
+    Merged { disabled: settings.is_disabled(), settings: json(&settings), sources }
 }
 
 fn leveled<S>(levels: &Leveled<S>, settings: impl Fn(&S) -> Value) -> Value {

@@ -1,6 +1,6 @@
 //! The folder's state: what each file declares, what it declared last when it was in order, and who owns which object.
 //!
-//! Invariant: an object that is served stays served until a file that parses says otherwise. Does no IO.
+//! Invariant: where a folder is served, an object stays served until a file that parses says otherwise. Does no IO.
 
 use std::{
     collections::{BTreeMap, btree_map},
@@ -9,18 +9,29 @@ use std::{
 
 use control_plane_translate::Change;
 
-use super::{
-    kinds::{Declared, ObjectId, declared},
+use crate::{
+    Problem,
+    kinds::{Declared, ObjectId, declared, is_foreign, items},
     node::{Node, Position, parse},
 };
-use crate::problems::Problem;
 
 /// The files of a folder as they were read: their text, or why it cannot be had.
 pub type Files = BTreeMap<PathBuf, Result<String, String>>;
 
+/// What the files are read for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Purpose {
+    /// To be served: a file counts as a whole, or as it was before; a kind that is not served is a slip.
+    #[default]
+    Serving,
+    /// To be looked at: each object counts by itself; what says nothing to a gateway is passed over.
+    Inspection,
+}
+
 /// What all files together declare.
 #[derive(Debug, Default)]
 pub struct Folder {
+    purpose: Purpose,
     files: BTreeMap<PathBuf, File>,
     /// What was announced last, by object.
     served: BTreeMap<ObjectId, Served>,
@@ -33,6 +44,8 @@ struct File {
     objects: Vec<Declared>,
     /// What is wrong with it now.
     problems: Vec<Problem>,
+    /// Objects of kinds that say nothing to a gateway.
+    foreign: usize,
 }
 
 #[derive(Debug)]
@@ -51,6 +64,16 @@ pub struct Update {
 }
 
 impl Folder {
+    /// No files yet.
+    pub fn new(purpose: Purpose) -> Self {
+        Self { purpose, ..Self::default() }
+    }
+
+    /// Objects that were passed over.
+    pub fn foreign(&self) -> usize {
+        self.files.values().map(|file| file.foreign).sum()
+    }
+
     /// Takes `files` as the folder's whole content.
     ///
     /// A file with an error keeps what it declared before. Of two files that declare one object, the one that has it
@@ -60,7 +83,7 @@ impl Folder {
         for (path, read) in files {
             let file = self.files.entry(path.clone()).or_default();
             if file.read.as_ref() != Some(&read) {
-                file.take(&path, read);
+                file.take(&path, read, self.purpose);
             }
         }
         let mut problems: Vec<_> = self.files.values().flat_map(|file| &file.problems).cloned().collect();
@@ -154,32 +177,62 @@ fn problem(path: &Path, position: Option<Position>, message: String) -> Problem 
 }
 
 impl File {
-    /// Takes new content; where it is in order, it takes the place of the objects.
-    fn take(&mut self, path: &Path, read: Result<String, String>) {
-        match objects(path, &read) {
-            Ok(objects) => (self.objects, self.problems) = (objects, Vec::new()),
-            Err(problems) => self.problems = problems,
+    /// Takes new content.
+    fn take(&mut self, path: &Path, read: Result<String, String>, purpose: Purpose) {
+        let content = Content::of(path, &read, purpose);
+        if content.problems.is_empty() || purpose == Purpose::Inspection {
+            self.objects = content.objects;
+            self.foreign = content.foreign;
         }
+        self.problems = content.problems;
         self.read = Some(read);
     }
 }
 
-fn objects(path: &Path, read: &Result<String, String>) -> Result<Vec<Declared>, Vec<Problem>> {
-    let text = read.as_ref().map_err(|error| vec![problem(path, None, error.clone())])?;
-    let documents = parse(text).map_err(|error| vec![problem(path, error.position, error.message)])?;
-    let (mut objects, mut problems) = (Vec::new(), Vec::new());
-    for document in documents {
+/// What a file says.
+#[derive(Default)]
+struct Content {
+    objects: Vec<Declared>,
+    problems: Vec<Problem>,
+    foreign: usize,
+}
+
+impl Content {
+    fn of(path: &Path, read: &Result<String, String>, purpose: Purpose) -> Self {
+        let documents = match read {
+            Ok(text) => parse(text).map_err(|error| problem(path, error.position, error.message)),
+            Err(error) => Err(problem(path, None, error.clone())),
+        };
+        let mut content = Self::default();
+        match documents {
+            Ok(documents) => {
+                for (prefix, document) in documents.into_iter().flat_map(items) {
+                    content.add(path, &prefix, document, purpose);
+                }
+            }
+            Err(problem) => content.problems.push(problem),
+        }
+        content
+    }
+
+    fn add(&mut self, path: &Path, prefix: &str, document: Node, purpose: Purpose) {
+        if purpose == Purpose::Inspection && is_foreign(&document) {
+            self.foreign += 1;
+            return;
+        }
         let object = label(&document);
         match declared(document) {
-            Ok(declared) => objects.extend(declared),
-            Err(errors) => problems.extend(errors.into_iter().map(|error| Problem {
-                object: object.clone(),
-                field: Some(error.field).filter(|field| !field.is_empty()),
-                ..problem(path, Some(error.position), error.message)
+            Ok(declared) => self.objects.push(declared),
+            Err(errors) => self.problems.extend(errors.into_iter().map(|error| {
+                let field = format!("{prefix}{}", error.field);
+                Problem {
+                    object: object.clone(),
+                    field: Some(field).filter(|field| !field.is_empty()),
+                    ..problem(path, Some(error.position), error.message)
+                }
             })),
         }
     }
-    if problems.is_empty() { Ok(objects) } else { Err(problems) }
 }
 
 /// Kind and name of a document that may be wrong, for its problems.
@@ -232,6 +285,16 @@ mod tests {
         let (changes, problems) = told(&Folder::default().update(files([("x/a.yaml", &text)])));
         assert_eq!(changes, Vec::<String>::new());
         assert_eq!(problems[0], "x/a.yaml:9:17: Service default/b: spec.ports[0].prot: unknown field");
+    }
+
+    #[test]
+    fn for_inspection_each_object_counts_by_itself_and_what_is_not_ours_is_passed_over() {
+        let other = "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: d}\n---\n";
+        let text = service("a", 1) + other + &service("b", 1).replace("port:", "prot:") + &service("c", 1);
+        let mut folder = Folder::new(Purpose::Inspection);
+        let (changes, problems) = told(&folder.update(files([("a.yaml", &text)])));
+        assert_eq!((changes, folder.foreign()), (vec!["+a".to_owned(), "+c".to_owned()], 1));
+        assert_eq!(problems, ["a.yaml:13:17: Service default/b: spec.ports[0].prot: unknown field"]);
     }
 
     #[test]
