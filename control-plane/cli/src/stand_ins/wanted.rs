@@ -169,7 +169,7 @@ impl Wanted {
     /// The Services that a policy is attached to, with the port where that is a number.
     fn services_of(&mut self, targets: &[TargetReference], namespace: &str) {
         for target in targets.iter().filter(|target| target.group.is_empty() && target.kind == "Service") {
-            let port = target.section_name.as_deref().and_then(|section| section.parse().ok());
+            let port = target.section_name.as_deref().and_then(|section| section.parse::<i32>().ok());
             self.services.entry(ObjectName::new(namespace, target.name.as_str())).or_default().extend(port);
         }
     }

@@ -255,8 +255,8 @@ fn valid() -> proto::BackendPolicy {
     }
 }
 
-fn milliseconds(count: u32) -> Option<proto::Duration> {
-    Some(proto::Duration { seconds: 0, nanoseconds: count * 1_000_000 })
+fn milliseconds(count: u32) -> proto::Duration {
+    proto::Duration { seconds: 0, nanoseconds: count * 1_000_000 }
 }
 
 #[test]
@@ -278,7 +278,7 @@ fn a_part_that_is_missing_or_unknown_is_refused_by_its_field() {
 #[test]
 fn a_value_outside_its_range_is_refused() {
     let limits = |max| {
-        let limits = proto::ConcurrencyLimits { max, pending: 0, max_wait: milliseconds(1) };
+        let limits = proto::ConcurrencyLimits { max, pending: 0, max_wait: Some(milliseconds(1)) };
         wire(proto::BackendPolicy { limits: Some(limits), ..valid() })
     };
     refused(POLICY, &limits(0), "backend: limits.maxRequests must be 1 to 1000000, and is 0");
@@ -288,8 +288,8 @@ fn a_value_outside_its_range_is_refused() {
     let twice = proto::BackendPolicy { retries: Some(codes), ..valid() };
     refused(POLICY, &wire(twice), "backend.retries.grpc_codes[1]: is not sorted, or repeats the one before");
     let check = proto::HealthCheck {
-        interval: milliseconds(100),
-        timeout: milliseconds(100),
+        interval: Some(milliseconds(100)),
+        timeout: Some(milliseconds(100)),
         port: Some(65_536),
         probe: Some(proto::health_check::Probe::Tcp(proto::TcpProbe {})),
         ..proto::HealthCheck::default()
