@@ -148,6 +148,7 @@ impl Wanted {
                 }
             }
             Object::RateLimitPolicy(policy) => self.targets(&policy.spec.target_refs, namespace),
+            Object::BackendPolicy(policy) => self.services_of(&policy.spec.target_refs, namespace),
             _ => {}
         }
     }
@@ -162,6 +163,14 @@ impl Wanted {
                 "GRPCRoute" => self.grpc_routes.entry(name).or_default().extend(section),
                 kind => self.parent(kind, name, Asked { section, port: None }),
             }
+        }
+    }
+
+    /// The Services that a policy is attached to, with the port where that is a number.
+    fn services_of(&mut self, targets: &[TargetReference], namespace: &str) {
+        for target in targets.iter().filter(|target| target.group.is_empty() && target.kind == "Service") {
+            let port = target.section_name.as_deref().and_then(|section| section.parse::<i32>().ok());
+            self.services.entry(ObjectName::new(namespace, target.name.as_str())).or_default().extend(port);
         }
     }
 

@@ -74,13 +74,11 @@ pub(crate) fn policy(key: &PolicyKey, entry: &PolicyEntry, facts: &PolicyFacts<'
 }
 
 fn reference(ancestor: &Ancestor, entry: &PolicyEntry) -> Value {
-    let of = |kind: &str, name: &ObjectName| {
-        let group = if kind == "Service" { "" } else { GATEWAY_GROUP };
-        json!({"group": group, "kind": kind, "namespace": &*name.namespace, "name": &*name.name})
-    };
+    let reference = |group: &str, kind: &str, name: &ObjectName| json!({"group": group, "kind": kind, "namespace": &*name.namespace, "name": &*name.name});
+    let of = |kind: &str, name: &ObjectName| reference(GATEWAY_GROUP, kind, name);
     match ancestor {
         Ancestor::Gateway(key) => of("Gateway", &key.0),
-        Ancestor::Service(name) => of("Service", name),
+        Ancestor::Service(name) => reference("", "Service", name),
         Ancestor::Missing { kind, name } => of(kind, name),
         Ancestor::Unfit(index) => entry.object.target_refs().get(*index).map_or(
             Value::Null,
@@ -120,8 +118,7 @@ impl PolicyFacts<'_> {
             let (gateways, missing) = self.gateways_of(target);
             return (gateways.into_iter().map(Ancestor::Gateway).collect(), missing);
         };
-        let missing =
-            |what: String| (Vec::new(), Some((Ancestor::Missing { kind: "Service", name: name.clone() }, what)));
+        let missing = |what: String| (Vec::new(), Some((Ancestor::Service(name.clone()), what)));
         let Some(service) = self.inputs.services.get(name) else {
             return missing(format!("Service {name} does not exist"));
         };

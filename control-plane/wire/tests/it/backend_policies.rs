@@ -51,7 +51,7 @@ fn header_value() -> impl Strategy<Value = HeaderValue> {
     "[ -~]{1,12}".prop_map(|text| HeaderValue::from_str(&text).unwrap())
 }
 
-fn breaker() -> impl Strategy<Value = CircuitBreaker> {
+fn breaker() -> BoxedStrategy<CircuitBreaker> {
     let window = prop_oneof![
         calls().prop_map(|size| (BreakerWindow::Calls(size), size)),
         time(1000).prop_map(|length| (BreakerWindow::Time(length), 10_000)),
@@ -70,20 +70,10 @@ fn breaker() -> impl Strategy<Value = CircuitBreaker> {
         max_duration,
     });
     let failures = (ranges(), codes()).prop_map(|(statuses, grpc_codes)| Failures { statuses, grpc_codes });
-    (window, 1..=100_u8, of(slow), of(calls()), open, half_open, time(0), failures).prop_map(
-        |(
-            (window, minimum_calls),
-            failure_percent,
-            slow_calls,
-            consecutive_failures,
-            open,
-            half_open,
-            ramp,
-            failures,
-        )| {
-            CircuitBreaker {
-                window,
-                minimum_calls,
+    (window, 1..=100_u8, of(slow), of(calls()), open, half_open, time(0), failures)
+        .prop_map(
+            |(
+                (window, minimum_calls),
                 failure_percent,
                 slow_calls,
                 consecutive_failures,
@@ -91,12 +81,24 @@ fn breaker() -> impl Strategy<Value = CircuitBreaker> {
                 half_open,
                 ramp,
                 failures,
-            }
-        },
-    )
+            )| {
+                CircuitBreaker {
+                    window,
+                    minimum_calls,
+                    failure_percent,
+                    slow_calls,
+                    consecutive_failures,
+                    open,
+                    half_open,
+                    ramp,
+                    failures,
+                }
+            },
+        )
+        .boxed()
 }
 
-fn outliers() -> impl Strategy<Value = OutlierDetection> {
+fn outliers() -> BoxedStrategy<OutlierDetection> {
     let ejection = (times(), 0..=50_u8, 0..=100_u8, any::<bool>()).prop_map(
         |((base, maximum), jitter_percent, max_percent, at_least_one)| Ejection {
             base,
@@ -113,8 +115,8 @@ fn outliers() -> impl Strategy<Value = OutlierDetection> {
         FailurePercentage { minimum_endpoints, minimum_calls, percent }
     });
     let in_a_row = (of(calls()), of(calls()), of(calls()));
-    (time(1000), ejection, in_a_row, of(success_rate), of(percentage)).prop_map(
-        |(interval, ejection, in_a_row, success_rate, failure_percentage)| OutlierDetection {
+    (time(1000), ejection, in_a_row, of(success_rate), of(percentage))
+        .prop_map(|(interval, ejection, in_a_row, success_rate, failure_percentage)| OutlierDetection {
             interval,
             ejection,
             consecutive_5xx: in_a_row.0,
@@ -122,11 +124,11 @@ fn outliers() -> impl Strategy<Value = OutlierDetection> {
             consecutive_local_failures: in_a_row.2,
             success_rate,
             failure_percentage,
-        },
-    )
+        })
+        .boxed()
 }
 
-fn health_check() -> impl Strategy<Value = HealthCheck> {
+fn health_check() -> BoxedStrategy<HealthCheck> {
     let probe = prop_oneof![
         Just(HealthProbe::Tcp),
         (text("/[a-z]{0,8}"), of(header_value()), ranges()).prop_map(|(path, host, statuses)| HealthProbe::Http {
@@ -138,8 +140,8 @@ fn health_check() -> impl Strategy<Value = HealthCheck> {
     ];
     let port = (1..=u16::MAX).prop_map(|port| NonZeroU16::new(port).unwrap());
     let thresholds = (1..=100_u32, 1..=100_u32);
-    (time(100), 10..=60_000_u64, 0..=50_u8, thresholds, of(port), probe).prop_map(
-        |(interval, timeout, jitter_percent, thresholds, port, probe)| HealthCheck {
+    (time(100), 10..=60_000_u64, 0..=50_u8, thresholds, of(port), probe)
+        .prop_map(|(interval, timeout, jitter_percent, thresholds, port, probe)| HealthCheck {
             interval,
             timeout: Duration::from_millis(timeout),
             jitter_percent,
@@ -147,8 +149,8 @@ fn health_check() -> impl Strategy<Value = HealthCheck> {
             unhealthy_threshold: thresholds.1,
             port,
             probe,
-        },
-    )
+        })
+        .boxed()
 }
 
 fn balance() -> impl Strategy<Value = Balance> {
@@ -168,7 +170,7 @@ fn balance() -> impl Strategy<Value = Balance> {
     ]
 }
 
-fn retries() -> impl Strategy<Value = Retries> {
+fn retries() -> BoxedStrategy<Retries> {
     let failure = prop_oneof![Just(LocalFailure::Connect), Just(LocalFailure::Reset), Just(LocalFailure::Timeout)];
     let budget = (0..=100_u8, time(1000), 0..=100_000_u32).prop_map(|(percent, window, minimum)| RetryBudget {
         percent,
@@ -177,8 +179,8 @@ fn retries() -> impl Strategy<Value = Retries> {
     });
     let on = (btree_set(failure, 1..3), ranges(), codes());
     let backoff = (1..=60_000_u64, 0..=240_000_u64);
-    (1..=10_u32, on, any::<bool>(), backoff, 0..=1_048_576_u32, of(budget)).prop_map(
-        |(limit, (failures, statuses, grpc_codes), any_method, (base, more), max_body, budget)| Retries {
+    (1..=10_u32, on, any::<bool>(), backoff, 0..=1_048_576_u32, of(budget))
+        .prop_map(|(limit, (failures, statuses, grpc_codes), any_method, (base, more), max_body, budget)| Retries {
             limit,
             failures,
             statuses,
@@ -188,8 +190,8 @@ fn retries() -> impl Strategy<Value = Retries> {
             backoff_max: Duration::from_millis(base + more),
             max_body,
             budget,
-        },
-    )
+        })
+        .boxed()
 }
 
 fn fallback() -> impl Strategy<Value = Fallback> {
@@ -199,7 +201,7 @@ fn fallback() -> impl Strategy<Value = Fallback> {
     })
 }
 
-pub fn settings() -> impl Strategy<Value = BackendSettings> {
+pub fn settings() -> BoxedStrategy<BackendSettings> {
     let limits = (1..=1_000_000_u32, 0..=100_000_u32, 1..=60_000_u64)
         .prop_map(|(max, pending, wait)| ConcurrencyLimits { max, pending, max_wait: Duration::from_millis(wait) });
     let adaptive = (1..=1000_u32, 0..=1000_u32, 0..=1000_u32, 1..=60_000_u64).prop_map(|(min, more, most, window)| {
@@ -212,31 +214,33 @@ pub fn settings() -> impl Strategy<Value = BackendSettings> {
         });
     let limits = (of(limits), of(adaptive));
     let health = (of(outliers()), of(health_check()), 0..=100_u8);
-    (limits, of(breaker()), health, balance(), of(retries()), timeouts, of(fallback())).prop_map(
-        |(
-            (limits, adaptive),
-            breaker,
-            (outliers, health_check, panic_percent),
-            balance,
-            retries,
-            timeouts,
-            fallback,
-        )| {
-            let options = BackendOptions {
-                limits,
-                adaptive,
+    (limits, of(breaker()), health, balance(), of(retries()), timeouts, of(fallback()))
+        .prop_map(
+            |(
+                (limits, adaptive),
                 breaker,
-                outliers,
-                health_check,
-                panic_percent,
+                (outliers, health_check, panic_percent),
                 balance,
                 retries,
                 timeouts,
                 fallback,
-            };
-            BackendSettings::new(options).unwrap()
-        },
-    )
+            )| {
+                let options = BackendOptions {
+                    limits,
+                    adaptive,
+                    breaker,
+                    outliers,
+                    health_check,
+                    panic_percent,
+                    balance,
+                    retries,
+                    timeouts,
+                    fallback,
+                };
+                BackendSettings::new(options).unwrap()
+            },
+        )
+        .boxed()
 }
 
 fn wire(policy: proto::BackendPolicy) -> proto::Policy {
@@ -251,8 +255,8 @@ fn valid() -> proto::BackendPolicy {
     }
 }
 
-fn milliseconds(count: u32) -> Option<proto::Duration> {
-    Some(proto::Duration { seconds: 0, nanoseconds: count * 1_000_000 })
+fn milliseconds(count: u32) -> proto::Duration {
+    proto::Duration { seconds: 0, nanoseconds: count * 1_000_000 }
 }
 
 #[test]
@@ -274,7 +278,7 @@ fn a_part_that_is_missing_or_unknown_is_refused_by_its_field() {
 #[test]
 fn a_value_outside_its_range_is_refused() {
     let limits = |max| {
-        let limits = proto::ConcurrencyLimits { max, pending: 0, max_wait: milliseconds(1) };
+        let limits = proto::ConcurrencyLimits { max, pending: 0, max_wait: Some(milliseconds(1)) };
         wire(proto::BackendPolicy { limits: Some(limits), ..valid() })
     };
     refused(POLICY, &limits(0), "backend: limits.maxRequests must be 1 to 1000000, and is 0");
@@ -284,8 +288,8 @@ fn a_value_outside_its_range_is_refused() {
     let twice = proto::BackendPolicy { retries: Some(codes), ..valid() };
     refused(POLICY, &wire(twice), "backend.retries.grpc_codes[1]: is not sorted, or repeats the one before");
     let check = proto::HealthCheck {
-        interval: milliseconds(100),
-        timeout: milliseconds(100),
+        interval: Some(milliseconds(100)),
+        timeout: Some(milliseconds(100)),
         port: Some(65_536),
         probe: Some(proto::health_check::Probe::Tcp(proto::TcpProbe {})),
         ..proto::HealthCheck::default()

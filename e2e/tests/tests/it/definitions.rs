@@ -30,7 +30,7 @@ const GATEWAY_CONFIGS: &[(&str, Option<&str>)] = &[
 ];
 
 /// (kind, spec, what the API server must say; nothing where it must accept). In a spec, `R` stands for a reference to a route,
-/// `G` for one to a Gateway.
+/// `G` for one to a Gateway, `S` for one to a Service.
 const POLICIES: &[(&str, &str, Option<&str>)] = &[
     ("RateLimitPolicy", "{targetRefs: [R, G], limits: {a: {rate: 1, per: 1s}}}", None),
     (
@@ -58,6 +58,27 @@ const POLICIES: &[(&str, &str, Option<&str>)] = &[
         Some("the others are never missing"),
     ),
     ("RateLimitPolicy", "{targetRefs: [R], limit: {}}", Some("limit")),
+    (
+        "BackendPolicy",
+        "{targetRefs: [S], limits: {maxRequests: 5}, circuitBreaker: {window: {duration: 30s}, slow: {threshold: 1s}}, outlierDetection: \
+         {consecutive5xx: 3}, healthCheck: {http: {path: /}}, loadBalancing: {type: Maglev, hash: {type: Address}}, retries: {on: \
+         {statuses: ['503']}}, fallback: {response: {status: 200}}}",
+        None,
+    ),
+    ("BackendPolicy", "{targetRefs: [{kind: Service, name: a, sectionName: '80'}]}", None),
+    ("BackendPolicy", "{targetRefs: [R]}", Some("targetRefs may name Services")),
+    ("BackendPolicy", "{targetRefs: [S], limits: {maxRequests: 0}}", Some("spec.limits.maxRequests")),
+    ("BackendPolicy", "{targetRefs: [S], circuitBreaker: {window: {}}}", Some("want requests or duration")),
+    ("BackendPolicy", "{targetRefs: [S], healthCheck: {http: {}, tcp: {}}}", Some("want one of http, tcp and grpc")),
+    ("BackendPolicy", "{targetRefs: [S], loadBalancing: {type: RingHash}}", Some("hash is for RingHash and Maglev")),
+    (
+        "BackendPolicy",
+        "{targetRefs: [S], loadBalancing: {type: RingHash, hash: {type: Header}}}",
+        Some("name is for Header and Cookie"),
+    ),
+    ("BackendPolicy", "{targetRefs: [S], retries: {on: {}}}", Some("want failures, statuses or grpcCodes")),
+    ("BackendPolicy", "{targetRefs: [S], retries: {on: {statuses: [5xx]}}}", Some("spec.retries.on.statuses")),
+    ("BackendPolicy", "{targetRefs: [S], breaker: {}}", Some("breaker")),
 ];
 
 pub fn policies(kubernetes: &Kubernetes) -> Result<()> {
@@ -67,6 +88,7 @@ pub fn policies(kubernetes: &Kubernetes) -> Result<()> {
         let spec = spec.replace("[R", &format!("[{}", reference("HTTPRoute")));
         let spec = spec
             .replace("[G", &format!("[{}", reference("Gateway")))
+            .replace("[S", "[{kind: Service, name: a}")
             .replace(", G]", &format!(", {}]", reference("Gateway")));
         check(kubernetes, kind, "e2e-policies", &spec, *expected)?;
     }
