@@ -118,6 +118,15 @@ fn a_tls_secret_that_is_elsewhere_is_a_warning_and_a_bad_one_that_is_here_is_an_
 }
 
 #[test]
+fn what_an_object_says_does_not_reach_the_terminal_as_it_is() {
+    let odd = ROUTE.replace("- name: cart", "- name: \"x\\e[2J\"");
+    let ran =
+        Folder::with([("gateway.yaml", GATEWAY), ("route.yaml", &odd)]).run(&["validate", "-f", ".", "--complete"]);
+    assert_eq!(ran.code, 1);
+    assert!(ran.stdout.contains("x\\u{1b}[2J") && !ran.stdout.contains('\u{1b}'), "{ran:?}");
+}
+
+#[test]
 fn as_json_each_finding_has_its_parts() {
     let folder = Folder::with([("route.yaml", &ROUTE.replace("hostnames:", "hostname:"))]);
     let ran = folder.run(&["validate", "-f", "route.yaml", "-o", "json"]);
