@@ -24,6 +24,17 @@ pub fn lines(chains: &[&Value]) -> Vec<Said> {
     lines
 }
 
+/// A line for each policy of a backend, which no other level has a part in.
+pub fn of_backend(backend: &Value, objects: &Value) -> Vec<String> {
+    let backend = objects.get(format!("backend/{}", backend["backend"].as_str().unwrap_or_default()));
+    let policies = backend.map(|backend| words(&backend["policies"])).unwrap_or_default();
+    let line = |policy: String| match objects.get(format!("policy/{policy}")) {
+        Some(settings) => format!("  policy {policy}: {}", text(settings)),
+        None => format!("  policy {policy}, which is not here: requests get 500"),
+    };
+    policies.into_iter().map(line).collect()
+}
+
 fn words(value: &Value) -> Vec<String> {
     list(value).iter().filter_map(Value::as_str).map(shown).collect()
 }

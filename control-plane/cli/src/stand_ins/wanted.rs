@@ -148,7 +148,15 @@ impl Wanted {
                 }
             }
             Object::RateLimitPolicy(policy) => self.targets(&policy.spec.target_refs, namespace),
-            _ => {}
+            // They name nothing, or nothing whose absence is an error.
+            Object::ReferenceGrant(_)
+            | Object::BackendTlsPolicy(_)
+            | Object::GatewayConfig(_)
+            | Object::Service(_)
+            | Object::EndpointSlice(_)
+            | Object::Secret(_)
+            | Object::ConfigMap(_)
+            | Object::Namespace(_) => {}
         }
     }
 
