@@ -8,11 +8,14 @@ use control_plane_model::{
 };
 use serde_json::{Map, Value, json};
 
+use super::backend;
+
 /// What a policy says; fields that it leaves to others are left out.
 pub(super) fn spec(spec: &PolicySpec) -> Value {
     match spec {
         PolicySpec::Invalid => json!({ "invalid": true }),
         PolicySpec::RateLimit(levels) => leveled(levels, rate_limit),
+        PolicySpec::Backend(settings) => backend::settings(settings),
     }
 }
 
@@ -30,10 +33,12 @@ pub(super) fn merged(kind: PolicyKind, chain: &[Arc<Policy>]) -> Merged {
         PolicyKind::RateLimit => {
             let levels = chain.iter().filter_map(|policy| match &policy.spec {
                 PolicySpec::RateLimit(levels) => Some((&policy.key, levels)),
-                PolicySpec::Invalid => None,
+                PolicySpec::Invalid | PolicySpec::Backend(_) => None,
             });
             described(effective(levels.collect::<Vec<_>>().into_iter()), rate_limit)
         }
+        // It is attached to Services, and on none of them merged.
+        PolicyKind::Backend => Merged { settings: Value::Null, disabled: false, sources: BTreeMap::new() },
     }
 }
 
@@ -51,7 +56,7 @@ fn leveled<S>(levels: &Leveled<S>, settings: impl Fn(&S) -> Value) -> Value {
 }
 
 /// An object of those fields that have a value.
-fn present<const N: usize>(fields: [(&str, Option<Value>); N]) -> Value {
+pub(super) fn present<const N: usize>(fields: [(&str, Option<Value>); N]) -> Value {
     let present = fields.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?)));
     present.collect::<Map<_, _>>().into()
 }

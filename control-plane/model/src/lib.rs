@@ -27,8 +27,11 @@ pub use key::{
 pub use listener::{Listener, ListenerProtocol, TlsTermination};
 pub use matching::{HeaderMatch, InvalidRegex, PathMatch, QueryMatch, Regex, RouteMatch, ValueMatch};
 pub use policy::{
-    ConcurrencyLimit, Effective, KeyPart, Leveled, Missing, Mode, Policy, PolicyKey, PolicyKind, PolicySpec, Quota,
-    RateLimit, RateLimitSettings, Settings, Tiers, effective, sources,
+    AdaptiveLimit, BackendOptions, BackendSettings, BackendTimeouts, Balance, BreakerWindow, CircuitBreaker,
+    ConcurrencyLimit, ConcurrencyLimits, Effective, Ejection, FailurePercentage, Failures, Fallback, FallbackResponse,
+    HalfOpen, HashKey, HealthCheck, HealthProbe, InvalidBackendSettings, KeyPart, Leveled, LocalFailure, Missing, Mode,
+    OpenTime, OutlierDetection, Policy, PolicyKey, PolicyKind, PolicySpec, Quota, RateLimit, RateLimitSettings,
+    Retries, RetryBudget, Settings, SlowCalls, StatusRange, SuccessRate, Tiers, effective, sources,
 };
 pub use route::{
     AttachedHost, Attachment, BackendTarget, Route, Rule, RuleAction, Timeouts, Unavailable, WeightedBackend,

@@ -89,8 +89,10 @@ pub struct Translator {
 struct Stale {
     topology: bool,
     routes: BTreeSet<RouteKey>,
-    /// Services whose ports, type or policies changed.
+    /// Services whose ports or type changed.
     services: BTreeSet<ObjectName>,
+    /// Services whose policies changed.
+    backends: BTreeSet<ObjectName>,
     /// Services whose endpoints changed.
     endpoints: BTreeSet<ObjectName>,
     /// Policies that are different, or are gone.
@@ -243,6 +245,8 @@ impl Translator {
             }
             Kind::Service => {
                 stale.services.insert(name.clone());
+                // Whether a policy has its target depends on the Service.
+                stale.statuses.extend(self.inputs.policies.all_on_service(name).map(|key| policy_object(&key)));
             }
             Kind::Secret => stale.topology |= self.topology.secrets.contains(name),
             Kind::Namespace => {
@@ -251,7 +255,7 @@ impl Translator {
             }
             Kind::EndpointSlice | Kind::BackendTlsPolicy => self.mark_dependents(kind, name, stale),
             // What a policy changes is marked by `change_policy`.
-            Kind::ConfigMap | Kind::RateLimitPolicy => {}
+            Kind::ConfigMap | Kind::RateLimitPolicy | Kind::BackendPolicy => {}
         }
     }
 
@@ -307,6 +311,9 @@ impl Translator {
             Target::ListenerSet(set) | Target::SetListener(set, _) => {
                 stale.listener_policies = true;
                 self.mark_children(&Parent::ListenerSet(set.clone()), stale);
+            }
+            Target::Service(service) | Target::ServicePort(service, _) => {
+                stale.backends.insert(service.clone());
             }
         }
     }

@@ -1,6 +1,8 @@
 //! Bodies on their way through: counted, bounded in time, and streamed with back-pressure (a frame is read only when
 //! the other side asks for one).
 
+mod kept;
+
 use std::{
     pin::Pin,
     sync::{
@@ -17,6 +19,7 @@ use hyper::body::Incoming;
 use kit_process::error::chain;
 use tokio::time::{Instant, Sleep};
 
+use self::kept::Kept;
 use crate::{exchange::Completion, spawn::Pace, strict, upstream::Lease};
 
 /// Why a body ended early.
@@ -69,8 +72,22 @@ impl Upload {
         self.is_answered.store(is_answered, Ordering::Relaxed);
     }
 
+    fn is_answered(&self) -> bool {
+        self.is_answered.load(Ordering::Relaxed)
+    }
+
     fn end(&self) {
         self.has_ended.store(true, Ordering::Relaxed);
+    }
+
+    /// Notes that it is sent from its beginning once more.
+    fn restart(&self) {
+        self.has_ended.store(false, Ordering::Relaxed);
+    }
+
+    /// Notes that it broke off. The first failure counts, and there is only one.
+    fn fail(&self, error: &BodyError) {
+        drop(self.failure.set(error.clone()));
     }
 }
 
@@ -128,24 +145,51 @@ impl<B: Body<Data = Bytes, Error: std::error::Error> + Unpin> TimedBody<B> {
 /// A client's request body on its way to a backend.
 #[derive(Debug)]
 pub(crate) struct RequestBody {
-    /// `None` for a request without a body.
-    stream: Option<TimedBody>,
+    source: Request,
     upload: Arc<Upload>,
 }
 
+#[derive(Debug)]
+enum Request {
+    /// There is no body.
+    Nothing,
+    Once(TimedBody),
+    Kept(Kept),
+}
+
 impl RequestBody {
-    /// Streams `incoming`, noting in `upload` how far it is.
-    pub(crate) fn new(incoming: Incoming, idle_timeout: Duration, upload: Arc<Upload>) -> Self {
+    /// Streams `incoming`, noting in `upload` how far it is. Keeps up to `kept` bytes so that it can be sent again.
+    pub(crate) fn new(incoming: Incoming, idle_timeout: Duration, upload: Arc<Upload>, kept: usize) -> Self {
         if incoming.is_end_stream() {
             upload.end();
-            return Self { stream: None, upload };
+            return Self { source: Request::Nothing, upload };
         }
-        Self { stream: Some(TimedBody::new(incoming, idle_timeout, None)), upload }
+        let stream = TimedBody::new(incoming, idle_timeout, None);
+        let source = if kept == 0 { Request::Once(stream) } else { Request::Kept(Kept::new(stream, kept)) };
+        Self { source, upload }
     }
 
     /// A second body for the same request, where there is nothing to send.
     pub(crate) fn copy_of_none(&self) -> Option<Self> {
-        self.stream.is_none().then(|| Self { stream: None, upload: self.upload.clone() })
+        matches!(self.source, Request::Nothing).then(|| Self { source: Request::Nothing, upload: self.upload.clone() })
+    }
+
+    /// A second body for the same request, where it is kept or there is nothing to send.
+    pub(crate) fn copy(&self) -> Option<Self> {
+        let source = match &self.source {
+            Request::Nothing => Request::Nothing,
+            Request::Once(_) => return None,
+            Request::Kept(kept) => Request::Kept(kept.again()),
+        };
+        Some(Self { source, upload: self.upload.clone() })
+    }
+
+    /// Whether a copy has it from its beginning.
+    pub(crate) fn is_whole(&self) -> bool {
+        match &self.source {
+            Request::Nothing | Request::Once(_) => true,
+            Request::Kept(kept) => kept.is_repeatable(),
+        }
     }
 
     /// How far it is.
@@ -162,8 +206,13 @@ impl Body for RequestBody {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let Self { stream: Some(body), upload } = &mut *self else { return Poll::Ready(None) };
-        let mut frame = ready!(body.poll_frame(context, || upload.is_answered.load(Ordering::Relaxed)));
+        let Self { source, upload } = &mut *self;
+        let body = match source {
+            Request::Nothing => return Poll::Ready(None),
+            Request::Kept(kept) => return kept.poll_frame(context, upload),
+            Request::Once(body) => body,
+        };
+        let mut frame = ready!(body.poll_frame(context, || upload.is_answered()));
         match &mut frame {
             Some(Ok(frame)) => {
                 if let Some(data) = frame.data_ref() {
@@ -176,19 +225,26 @@ impl Body for RequestBody {
                     upload.end();
                 }
             }
-            // The first failure counts, and there is only one.
-            Some(Err(error)) => drop(upload.failure.set(error.clone())),
+            Some(Err(error)) => upload.fail(error),
             None => upload.end(),
         }
         Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {
-        self.stream.as_ref().is_none_or(|body| body.incoming.is_end_stream())
+        match &self.source {
+            Request::Nothing => true,
+            Request::Once(body) => body.incoming.is_end_stream(),
+            Request::Kept(kept) => kept.is_end_stream(),
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.stream.as_ref().map_or_else(|| SizeHint::with_exact(0), |body| body.incoming.size_hint())
+        match &self.source {
+            Request::Nothing => SizeHint::with_exact(0),
+            Request::Once(body) => body.incoming.size_hint(),
+            Request::Kept(kept) => kept.size_hint(),
+        }
     }
 }
 
@@ -282,8 +338,11 @@ impl Body for ResponseBody {
                 if let Some(pace) = &this.pace {
                     pace.given();
                 }
-                if let (Some(data), Some(completion)) = (frame.data_ref(), &mut this.completion) {
-                    completion.response_bytes += data.len() as u64;
+                if let Some(completion) = &mut this.completion {
+                    completion.response_bytes += frame.data_ref().map_or(0, Bytes::len) as u64;
+                    if let (Some(call), Some(trailers)) = (&mut completion.call, frame.trailers_ref()) {
+                        call.trailers(trailers);
+                    }
                 }
                 this.finish_if_ended();
             }

@@ -3,6 +3,7 @@
 //! Generic over the set of filters, which the binary brings. Has no globals: registry, signals, allocator and crypto
 //! provider are `main`'s. See `docs/architecture.md` for the way of a request.
 
+mod attempts;
 mod body;
 mod compile;
 mod connection;
@@ -28,4 +29,5 @@ mod watchdog;
 mod worker;
 
 pub use compile::Refused;
-pub use engine::{Engine, EngineOptions, StartError};
+pub use engine::{Engine, EngineOptions, NoBreaker, StartError};
+pub use upstream::BreakerCommand;

@@ -11,10 +11,12 @@ use std::{
 
 use arc_swap::ArcSwap;
 use control_plane_model::{ListenerKey, Policy, PolicyKey, PolicySpec};
+use kit_process::error::chain;
 
 use crate::{
     filter::{Chain, FilterSet, InvalidPolicy},
     local_reply::{LocalReply, Reason},
+    upstream,
 };
 
 /// The keys of a chain: of the Gateway, the listener, the route, the rule.
@@ -96,8 +98,13 @@ impl<F: FilterSet> PolicySlots<F> {
 
     /// Whether `policy` can be honoured by itself.
     pub(crate) fn check(&self, policy: &Arc<Policy>) -> Result<(), InvalidPolicy> {
-        if policy.spec == PolicySpec::Invalid {
-            return Ok(());
+        match &policy.spec {
+            PolicySpec::Invalid => return Ok(()),
+            PolicySpec::Backend(settings) => {
+                return upstream::check_settings(settings)
+                    .map_err(|error| InvalidPolicy { policy: policy.key.clone(), message: chain(&error) });
+            }
+            PolicySpec::RateLimit(_) => {}
         }
         F::compile_policies(std::slice::from_ref(policy), &self.state).map(drop)
     }

@@ -4,6 +4,7 @@
 //! one. Whoever a policy is attached to lists its key, so that a policy that is missing is known to be missing
 //! (`docs/adr/0006-policy-attachment.md`).
 
+mod backend;
 mod merge;
 mod rate_limit;
 
@@ -12,6 +13,12 @@ use std::{
     fmt,
 };
 
+pub use backend::{
+    AdaptiveLimit, BackendOptions, BackendSettings, BackendTimeouts, Balance, BreakerWindow, CircuitBreaker,
+    ConcurrencyLimits, Ejection, FailurePercentage, Failures, Fallback, FallbackResponse, HalfOpen, HashKey,
+    HealthCheck, HealthProbe, InvalidBackendSettings, LocalFailure, OpenTime, OutlierDetection, Retries, RetryBudget,
+    SlowCalls, StatusRange, SuccessRate,
+};
 pub use merge::{Effective, Leveled, Settings, effective};
 pub use rate_limit::{ConcurrencyLimit, KeyPart, Missing, Quota, RateLimit, RateLimitSettings, Tiers};
 
@@ -22,16 +29,19 @@ use crate::ObjectName;
 pub enum PolicyKind {
     /// RateLimitPolicy.
     RateLimit,
+    /// BackendPolicy.
+    Backend,
 }
 
 impl PolicyKind {
     /// Every kind.
-    pub const ALL: [Self; 1] = [Self::RateLimit];
+    pub const ALL: [Self; 2] = [Self::RateLimit, Self::Backend];
 
     /// The word for it in keys, metrics and logs.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::RateLimit => "rate-limit",
+            Self::Backend => "backend",
         }
     }
 
@@ -44,6 +54,7 @@ impl PolicyKind {
     pub fn resource_kind(self) -> &'static str {
         match self {
             Self::RateLimit => "RateLimitPolicy",
+            Self::Backend => "BackendPolicy",
         }
     }
 }
@@ -79,13 +90,15 @@ pub enum PolicySpec {
     Invalid,
     /// How much a client may ask for.
     RateLimit(Leveled<RateLimitSettings>),
+    /// What protects a backend. Not merged with others; boxed, as it is large.
+    Backend(Box<BackendSettings>),
 }
 
 impl PolicySpec {
     /// Whether the policy says that it is switched off, at its own level.
     pub fn is_disabled(&self) -> bool {
         match self {
-            Self::Invalid => false,
+            Self::Invalid | Self::Backend(_) => false,
             Self::RateLimit(levels) => levels.settings.is_disabled(),
         }
     }
@@ -93,7 +106,7 @@ impl PolicySpec {
     /// The fields that it keeps those below from setting.
     pub fn overridden_fields(&self) -> BTreeSet<String> {
         match self {
-            Self::Invalid => BTreeSet::new(),
+            Self::Invalid | Self::Backend(_) => BTreeSet::new(),
             Self::RateLimit(levels) => levels.overrides.as_ref().map_or_else(BTreeSet::new, fields),
         }
     }
@@ -101,7 +114,7 @@ impl PolicySpec {
     /// The fields that it sets, its overrides aside, by their paths in the custom resource.
     pub fn fields(&self) -> BTreeSet<String> {
         match self {
-            Self::Invalid => BTreeSet::new(),
+            Self::Invalid | Self::Backend(_) => BTreeSet::new(),
             Self::RateLimit(levels) => fields(&levels.settings),
         }
     }
@@ -122,10 +135,12 @@ pub fn sources<'a>(kind: PolicyKind, chain: impl IntoIterator<Item = &'a Policy>
         PolicyKind::RateLimit => {
             let levels = chain.filter_map(|policy| match &policy.spec {
                 PolicySpec::RateLimit(level) => Some((&policy.key, level)),
-                PolicySpec::Invalid => None,
+                PolicySpec::Invalid | PolicySpec::Backend(_) => None,
             });
             effective(levels.collect::<Vec<_>>().into_iter()).sources
         }
+        // On a backend there is one, whole.
+        PolicyKind::Backend => BTreeMap::new(),
     }
 }
 

@@ -8,7 +8,7 @@ use std::{
     sync::Arc,
 };
 
-use control_plane_model::{ListenerKey, ObjectName, Policy, PolicyKey, PolicyKind, PolicySpec, RouteKey};
+use control_plane_model::{BackendKey, ListenerKey, ObjectName, Policy, PolicyKey, PolicyKind, PolicySpec, RouteKey};
 
 use super::{PolicyObject, Target};
 
@@ -149,6 +149,21 @@ impl Policies {
         keys
     }
 
+    /// The policies that count on a port of a Service. One that names the port, by name or number, counts before one that names
+    /// the Service; of two that name the port in different ways the older.
+    pub(crate) fn keys_of_backend(&self, backend: &BackendKey, port_name: Option<&str>) -> Vec<PolicyKey> {
+        let number = backend.port.to_string();
+        let named = |port: &str| self.on.get(&Target::ServicePort(backend.service.clone(), port.into()));
+        let on_port: Vec<_> = port_name.into_iter().chain([number.as_str()]).filter_map(named).collect();
+        let on_service = self.on.get(&Target::Service(backend.service.clone()));
+        let first = |kind: PolicyKind| {
+            let of_port = on_port.iter().filter_map(|kinds| kinds.get(&kind)?.first()).min();
+            of_port.or_else(|| on_service?.get(&kind)?.first())
+        };
+        let key = |kind| first(kind).map(|rank| PolicyKey { kind, name: rank.name.clone() });
+        PolicyKind::ALL.into_iter().filter_map(key).collect()
+    }
+
     /// The policies on the way of a request that comes by `listener` to `rule` of `route`, the least specific first.
     pub(crate) fn chain(&self, listener: &ListenerKey, route: Option<&RouteKey>, rule: Option<&str>) -> Vec<PolicyKey> {
         let mut chain = self.keys(&Target::Gateway(listener.gateway.clone()));
@@ -186,6 +201,16 @@ impl Policies {
         let rules = rules.take_while(move |target| matches!(target, Target::Rule(route, _) if *route == of));
         let on_route: Vec<PolicyKey> = self.all_on(&Target::Route(route.clone())).collect();
         on_route.into_iter().chain(rules.flat_map(|target| self.all_on(target)))
+    }
+
+    /// Every policy on a Service and on its ports.
+    pub(crate) fn all_on_service(&self, service: &ObjectName) -> impl Iterator<Item = PolicyKey> + '_ {
+        let first = Target::ServicePort(service.clone(), Arc::from(""));
+        let of = service.clone();
+        let ports = self.on.range(first..).map(|(target, _)| target);
+        let ports = ports.take_while(move |target| matches!(target, Target::ServicePort(service, _) if *service == of));
+        let on_service: Vec<PolicyKey> = self.all_on(&Target::Service(service.clone())).collect();
+        on_service.into_iter().chain(ports.flat_map(|target| self.all_on(target)))
     }
 
     /// Every policy on a target of which `is_meant` is true. Looks at every target that has one.

@@ -46,6 +46,12 @@ fn universe() -> Vec<Vec<String>> {
              '202{created}-01-01T00:00:00Z'}}\nspec: {spec}"
         )
     };
+    let backend_policy = |name: &str, created: u32, spec: &str| {
+        format!(
+            "kind: BackendPolicy\nmetadata: {{name: {name}, namespace: a, generation: 1, creationTimestamp: \
+             '202{created}-01-01T00:00:00Z'}}\nspec: {spec}"
+        )
+    };
     let target = |kind: &str, name: &str, section: &str| {
         let section = if section.is_empty() { String::new() } else { format!(", sectionName: {section}") };
         format!("{{group: gateway.networking.k8s.io, kind: {kind}, name: {name}{section}}}")
@@ -125,6 +131,15 @@ fn universe() -> Vec<Vec<String>> {
             policy("h", 0, &format!("{{targetRefs: [{}, {}], {limits}}}", target("Gateway", "one", ""), target("HTTPRoute", "r", ""))),
             policy("h", 0, &format!("{{targetRefs: [{}], mode: Report}}", target("GRPCRoute", "r", ""))),
         ],
+        vec![
+            backend_policy("b", 0, "{targetRefs: [{kind: Service, name: s}], limits: {maxRequests: 5}}"),
+            backend_policy("b", 0, "{targetRefs: [{kind: Service, name: s, sectionName: '80'}], limits: {maxRequests: 5}}"),
+            backend_policy("b", 2, "{targetRefs: [{kind: Service, name: s}, {kind: Service, name: s, sectionName: x}], retries: {on: {}}}"),
+        ],
+        vec![
+            backend_policy("c", 1, "{targetRefs: [{kind: Service, name: s}], circuitBreaker: {}}"),
+            backend_policy("c", 1, "{targetRefs: [{kind: Service, name: other}, {kind: Gateway, name: one}], circuitBreaker: {}}"),
+        ],
         vec!["kind: Namespace\nmetadata: {name: a, labels: {tier: web}}".into(), "kind: Namespace\nmetadata: {name: a}".into()],
         vec!["kind: Namespace\nmetadata: {name: b, labels: {tier: web}}".into()],
     ]
@@ -139,7 +154,7 @@ const FACTS: &[&str] = &[
     "kind: Provisioned\nnamespace: a\nname: one\naddresses: [192.0.2.1]\nready: true",
     "kind: Provisioned\nnamespace: a\nname: one\naddresses: []\nready: false",
     "kind: Report\nnamespace: a\nname: one\nrefused: {route/http/a/r: broken, listener/a/one/http: port}",
-    "kind: Report\nnamespace: a\nname: one\nrefused: {backend/a/s/80: broken, policy/rate-limit/a/p: broken}",
+    "kind: Report\nnamespace: a\nname: one\nrefused: {backend/a/s/80: broken, policy/rate-limit/a/p: broken, policy/backend/a/b: broken}",
     "kind: Report\nnamespace: a\nname: one\nrefused: {}",
 ];
 

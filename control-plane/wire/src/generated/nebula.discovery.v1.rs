@@ -757,7 +757,7 @@ pub mod path_rewrite {
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Policy {
     /// Of the kind that the key names, or invalid.
-    #[prost(oneof = "policy::Spec", tags = "1, 2")]
+    #[prost(oneof = "policy::Spec", tags = "1, 2, 3")]
     pub spec: ::core::option::Option<policy::Spec>,
 }
 /// Nested message and enum types in `Policy`.
@@ -769,6 +769,8 @@ pub mod policy {
         Invalid(super::InvalidPolicy),
         #[prost(message, tag = "2")]
         RateLimit(super::RateLimitPolicy),
+        #[prost(message, tag = "3")]
+        Backend(super::BackendPolicy),
     }
 }
 /// What it is attached to answers 500.
@@ -890,6 +892,319 @@ pub struct ConcurrencyLimit {
     pub limit: u32,
     #[prost(message, repeated, tag = "3")]
     pub key: ::prost::alloc::vec::Vec<KeyPart>,
+}
+/// Not merged with others. Ranges are those of the custom resource.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct BackendPolicy {
+    #[prost(message, optional, tag = "1")]
+    pub limits: ::core::option::Option<ConcurrencyLimits>,
+    #[prost(message, optional, tag = "2")]
+    pub adaptive: ::core::option::Option<AdaptiveLimit>,
+    #[prost(message, optional, tag = "3")]
+    pub breaker: ::core::option::Option<CircuitBreaker>,
+    #[prost(message, optional, tag = "4")]
+    pub outliers: ::core::option::Option<OutlierDetection>,
+    #[prost(message, optional, tag = "5")]
+    pub health_check: ::core::option::Option<HealthCheck>,
+    #[prost(uint32, tag = "6")]
+    pub panic_percent: u32,
+    #[prost(message, optional, tag = "7")]
+    pub balance: ::core::option::Option<Balance>,
+    #[prost(message, optional, tag = "8")]
+    pub retries: ::core::option::Option<Retries>,
+    #[prost(message, optional, tag = "9")]
+    pub timeouts: ::core::option::Option<BackendTimeouts>,
+    #[prost(message, optional, tag = "10")]
+    pub fallback: ::core::option::Option<Fallback>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ConcurrencyLimits {
+    #[prost(uint32, tag = "1")]
+    pub max: u32,
+    #[prost(uint32, tag = "2")]
+    pub pending: u32,
+    #[prost(message, optional, tag = "3")]
+    pub max_wait: ::core::option::Option<Duration>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AdaptiveLimit {
+    #[prost(uint32, tag = "1")]
+    pub min: u32,
+    #[prost(uint32, tag = "2")]
+    pub max: u32,
+    #[prost(uint32, tag = "3")]
+    pub initial: u32,
+    #[prost(message, optional, tag = "4")]
+    pub window: ::core::option::Option<Duration>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct CircuitBreaker {
+    #[prost(uint32, tag = "3")]
+    pub minimum_requests: u32,
+    #[prost(uint32, tag = "4")]
+    pub failure_percent: u32,
+    #[prost(message, optional, tag = "5")]
+    pub slow: ::core::option::Option<SlowCalls>,
+    #[prost(uint32, optional, tag = "6")]
+    pub consecutive_failures: ::core::option::Option<u32>,
+    #[prost(message, optional, tag = "7")]
+    pub open: ::core::option::Option<OpenTime>,
+    #[prost(message, optional, tag = "8")]
+    pub half_open: ::core::option::Option<HalfOpen>,
+    #[prost(message, optional, tag = "9")]
+    pub ramp: ::core::option::Option<Duration>,
+    /// None of either: the default of that.
+    #[prost(message, repeated, tag = "10")]
+    pub failure_statuses: ::prost::alloc::vec::Vec<StatusRange>,
+    /// Sorted, each once.
+    #[prost(uint32, repeated, tag = "11")]
+    pub failure_grpc_codes: ::prost::alloc::vec::Vec<u32>,
+    #[prost(oneof = "circuit_breaker::Window", tags = "1, 2")]
+    pub window: ::core::option::Option<circuit_breaker::Window>,
+}
+/// Nested message and enum types in `CircuitBreaker`.
+pub mod circuit_breaker {
+    #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Window {
+        #[prost(uint32, tag = "1")]
+        WindowRequests(u32),
+        #[prost(message, tag = "2")]
+        WindowTime(super::Duration),
+    }
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SlowCalls {
+    #[prost(message, optional, tag = "1")]
+    pub threshold: ::core::option::Option<Duration>,
+    #[prost(uint32, tag = "2")]
+    pub percent: u32,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct OpenTime {
+    #[prost(message, optional, tag = "1")]
+    pub duration: ::core::option::Option<Duration>,
+    #[prost(uint32, tag = "2")]
+    pub factor: u32,
+    #[prost(message, optional, tag = "3")]
+    pub maximum: ::core::option::Option<Duration>,
+    #[prost(uint32, tag = "4")]
+    pub jitter_percent: u32,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct HalfOpen {
+    #[prost(uint32, tag = "1")]
+    pub probes: u32,
+    #[prost(uint32, tag = "2")]
+    pub successes: u32,
+    #[prost(message, optional, tag = "3")]
+    pub max_duration: ::core::option::Option<Duration>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct StatusRange {
+    #[prost(uint32, tag = "1")]
+    pub first: u32,
+    #[prost(uint32, tag = "2")]
+    pub last: u32,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct OutlierDetection {
+    #[prost(message, optional, tag = "1")]
+    pub interval: ::core::option::Option<Duration>,
+    #[prost(message, optional, tag = "2")]
+    pub base_ejection: ::core::option::Option<Duration>,
+    #[prost(message, optional, tag = "3")]
+    pub max_ejection: ::core::option::Option<Duration>,
+    #[prost(uint32, tag = "4")]
+    pub jitter_percent: u32,
+    #[prost(uint32, tag = "5")]
+    pub max_ejection_percent: u32,
+    #[prost(bool, tag = "6")]
+    pub at_least_one: bool,
+    #[prost(uint32, optional, tag = "7")]
+    pub consecutive_5xx: ::core::option::Option<u32>,
+    #[prost(uint32, optional, tag = "8")]
+    pub consecutive_gateway_errors: ::core::option::Option<u32>,
+    #[prost(uint32, optional, tag = "9")]
+    pub consecutive_local_failures: ::core::option::Option<u32>,
+    #[prost(message, optional, tag = "10")]
+    pub success_rate: ::core::option::Option<SuccessRate>,
+    #[prost(message, optional, tag = "11")]
+    pub failure_percentage: ::core::option::Option<FailurePercentage>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SuccessRate {
+    #[prost(uint32, tag = "1")]
+    pub minimum_endpoints: u32,
+    #[prost(uint32, tag = "2")]
+    pub minimum_requests: u32,
+    #[prost(uint32, tag = "3")]
+    pub deviations: u32,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct FailurePercentage {
+    #[prost(uint32, tag = "1")]
+    pub minimum_endpoints: u32,
+    #[prost(uint32, tag = "2")]
+    pub minimum_requests: u32,
+    #[prost(uint32, tag = "3")]
+    pub percent: u32,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct HealthCheck {
+    #[prost(message, optional, tag = "1")]
+    pub interval: ::core::option::Option<Duration>,
+    #[prost(message, optional, tag = "2")]
+    pub timeout: ::core::option::Option<Duration>,
+    #[prost(uint32, tag = "3")]
+    pub jitter_percent: u32,
+    #[prost(uint32, tag = "4")]
+    pub healthy_threshold: u32,
+    #[prost(uint32, tag = "5")]
+    pub unhealthy_threshold: u32,
+    /// Not 0.
+    #[prost(uint32, optional, tag = "6")]
+    pub port: ::core::option::Option<u32>,
+    #[prost(oneof = "health_check::Probe", tags = "7, 8, 9")]
+    pub probe: ::core::option::Option<health_check::Probe>,
+}
+/// Nested message and enum types in `HealthCheck`.
+pub mod health_check {
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum Probe {
+        #[prost(message, tag = "7")]
+        Tcp(super::TcpProbe),
+        #[prost(message, tag = "8")]
+        Http(super::HttpProbe),
+        #[prost(message, tag = "9")]
+        Grpc(super::GrpcProbe),
+    }
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TcpProbe {}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct HttpProbe {
+    #[prost(string, tag = "1")]
+    pub path: ::prost::alloc::string::String,
+    #[prost(bytes = "bytes", optional, tag = "2")]
+    pub host: ::core::option::Option<::prost::bytes::Bytes>,
+    #[prost(message, repeated, tag = "3")]
+    pub statuses: ::prost::alloc::vec::Vec<StatusRange>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GrpcProbe {
+    #[prost(string, tag = "1")]
+    pub service: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Balance {
+    #[prost(oneof = "balance::Kind", tags = "1, 2, 3, 4, 5")]
+    pub kind: ::core::option::Option<balance::Kind>,
+}
+/// Nested message and enum types in `Balance`.
+pub mod balance {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Kind {
+        #[prost(message, tag = "1")]
+        PeakEwma(super::PeakEwma),
+        #[prost(message, tag = "2")]
+        LeastRequest(super::LeastRequest),
+        #[prost(message, tag = "3")]
+        RoundRobin(super::RoundRobin),
+        #[prost(message, tag = "4")]
+        RingHash(super::HashKey),
+        #[prost(message, tag = "5")]
+        Maglev(super::HashKey),
+    }
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PeakEwma {}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LeastRequest {}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RoundRobin {}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct HashKey {
+    #[prost(oneof = "hash_key::Key", tags = "1, 2, 3")]
+    pub key: ::core::option::Option<hash_key::Key>,
+}
+/// Nested message and enum types in `HashKey`.
+pub mod hash_key {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Key {
+        #[prost(message, tag = "1")]
+        Address(super::ClientAddress),
+        #[prost(string, tag = "2")]
+        Header(::prost::alloc::string::String),
+        #[prost(string, tag = "3")]
+        Cookie(::prost::alloc::string::String),
+    }
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ClientAddress {}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Retries {
+    #[prost(uint32, tag = "1")]
+    pub limit: u32,
+    /// Sorted, each once.
+    #[prost(enumeration = "LocalFailure", repeated, tag = "2")]
+    pub failures: ::prost::alloc::vec::Vec<i32>,
+    #[prost(message, repeated, tag = "3")]
+    pub statuses: ::prost::alloc::vec::Vec<StatusRange>,
+    /// Sorted, each once.
+    #[prost(uint32, repeated, tag = "4")]
+    pub grpc_codes: ::prost::alloc::vec::Vec<u32>,
+    #[prost(bool, tag = "5")]
+    pub any_method: bool,
+    #[prost(message, optional, tag = "6")]
+    pub backoff_base: ::core::option::Option<Duration>,
+    #[prost(message, optional, tag = "7")]
+    pub backoff_max: ::core::option::Option<Duration>,
+    #[prost(uint32, tag = "8")]
+    pub max_body: u32,
+    #[prost(message, optional, tag = "9")]
+    pub budget: ::core::option::Option<RetryBudget>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RetryBudget {
+    #[prost(uint32, tag = "1")]
+    pub percent: u32,
+    #[prost(message, optional, tag = "2")]
+    pub window: ::core::option::Option<Duration>,
+    #[prost(uint32, tag = "3")]
+    pub minimum: u32,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct BackendTimeouts {
+    #[prost(message, optional, tag = "1")]
+    pub connect: ::core::option::Option<Duration>,
+    #[prost(message, optional, tag = "2")]
+    pub response: ::core::option::Option<Duration>,
+    #[prost(message, optional, tag = "3")]
+    pub attempt: ::core::option::Option<Duration>,
+    #[prost(message, optional, tag = "4")]
+    pub idle: ::core::option::Option<Duration>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Fallback {
+    #[prost(oneof = "fallback::Kind", tags = "1")]
+    pub kind: ::core::option::Option<fallback::Kind>,
+}
+/// Nested message and enum types in `Fallback`.
+pub mod fallback {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Kind {
+        #[prost(message, tag = "1")]
+        Response(super::FallbackResponse),
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct FallbackResponse {
+    #[prost(uint32, tag = "1")]
+    pub status: u32,
+    #[prost(bytes = "bytes", tag = "2")]
+    pub content_type: ::prost::bytes::Bytes,
+    #[prost(bytes = "bytes", tag = "3")]
+    pub body: ::prost::bytes::Bytes,
 }
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
@@ -1078,6 +1393,38 @@ impl Missing {
             "MISSING_ADDRESS" => Some(Self::Address),
             "MISSING_SHARED" => Some(Self::Shared),
             "MISSING_SKIP" => Some(Self::Skip),
+            _ => None,
+        }
+    }
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum LocalFailure {
+    Unspecified = 0,
+    Connect = 1,
+    Reset = 2,
+    Timeout = 3,
+}
+impl LocalFailure {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "LOCAL_FAILURE_UNSPECIFIED",
+            Self::Connect => "LOCAL_FAILURE_CONNECT",
+            Self::Reset => "LOCAL_FAILURE_RESET",
+            Self::Timeout => "LOCAL_FAILURE_TIMEOUT",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "LOCAL_FAILURE_UNSPECIFIED" => Some(Self::Unspecified),
+            "LOCAL_FAILURE_CONNECT" => Some(Self::Connect),
+            "LOCAL_FAILURE_RESET" => Some(Self::Reset),
+            "LOCAL_FAILURE_TIMEOUT" => Some(Self::Timeout),
             _ => None,
         }
     }

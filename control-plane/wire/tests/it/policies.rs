@@ -14,6 +14,7 @@ use proptest::{
 };
 
 use crate::{
+    backend_policies,
     invalid::{UNKNOWN, refused},
     strategies::{duration, header_name, object_name, text},
 };
@@ -27,11 +28,15 @@ pub fn keys() -> impl Strategy<Value = Vec<PolicyKey>> {
 }
 
 pub fn policy() -> impl Strategy<Value = Policy> {
+    let rate_limit = || leveled(rate_limit_settings()).prop_map(PolicySpec::RateLimit);
+    let backend = || backend_policies::settings().prop_map(|settings| PolicySpec::Backend(Box::new(settings)));
     let spec = prop_oneof![
-        1 => Just(PolicySpec::Invalid),
-        9 => leveled(rate_limit_settings()).prop_map(PolicySpec::RateLimit),
+        1 => prop_oneof![Just(PolicyKind::RateLimit), Just(PolicyKind::Backend)]
+            .prop_map(|kind| (kind, PolicySpec::Invalid)),
+        9 => rate_limit().prop_map(|spec| (PolicyKind::RateLimit, spec)),
+        9 => backend().prop_map(|spec| (PolicyKind::Backend, spec)),
     ];
-    (object_name(), spec).prop_map(|(name, spec)| Policy { key: PolicyKey { kind: PolicyKind::RateLimit, name }, spec })
+    (object_name(), spec).prop_map(|(name, (kind, spec))| Policy { key: PolicyKey { kind, name }, spec })
 }
 
 fn leveled<S: std::fmt::Debug>(settings: BoxedStrategy<S>) -> impl Strategy<Value = Leveled<S>> {

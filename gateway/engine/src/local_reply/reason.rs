@@ -194,6 +194,21 @@ reasons! {
     /// The backend has no endpoint that is ready.
     NoEndpoints "no_endpoints" SERVICE_UNAVAILABLE Unavailable Keep
         "No endpoints" "The backend has no endpoint that is ready.";
+    /// Every endpoint is unhealthy or ejected.
+    NoHealthyEndpoints "no_healthy_endpoints" SERVICE_UNAVAILABLE Unavailable Keep
+        "No healthy endpoints" "Every endpoint of the backend is unhealthy just now.";
+    /// The backend's breaker is open.
+    CircuitOpen "circuit_open" SERVICE_UNAVAILABLE Unavailable Keep
+        "Circuit open" "The backend has failed too often and is left alone for a while.";
+    /// The backend's limit of requests at once is reached, and none may wait or this one has waited too long.
+    BackendAtLimit "backend_at_limit" SERVICE_UNAVAILABLE Unavailable Keep
+        "Backend at its limit" "The backend has as many requests under way as it may.";
+    /// As many requests wait for the backend as may.
+    TooManyPending "too_many_pending" SERVICE_UNAVAILABLE Unavailable Keep
+        "Too many pending requests" "As many requests wait for the backend as may.";
+    /// The backend's adaptive limit of requests at once is reached.
+    AdaptiveLimit "adaptive_limit" SERVICE_UNAVAILABLE Unavailable Keep
+        "Adaptive limit reached" "The backend has as many requests under way as it can work on without delay.";
     /// No connection with any endpoint tried.
     ConnectFailed "upstream_connect_failed" SERVICE_UNAVAILABLE Unavailable Keep
         "Connect failed" "The backend refused the connection.";

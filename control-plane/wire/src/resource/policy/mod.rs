@@ -1,5 +1,6 @@
 //! Policies, and the keys by which other objects name them.
 
+mod backend;
 mod rate_limit;
 
 use std::collections::BTreeMap;
@@ -16,6 +17,7 @@ pub(super) fn to_wire(policy: &Policy) -> proto::Policy {
             settings: Some(rate_limit::to_wire(&levels.settings)),
             overrides: levels.overrides.as_ref().map(rate_limit::to_wire),
         }),
+        PolicySpec::Backend(settings) => Spec::Backend(backend::to_wire(settings)),
     };
     proto::Policy { spec: Some(spec) }
 }
@@ -25,6 +27,12 @@ pub(super) fn from_wire(key: PolicyKey, wire: proto::Policy) -> Result<Policy, I
         (Spec::Invalid(_), _) => PolicySpec::Invalid,
         (Spec::RateLimit(wire), PolicyKind::RateLimit) => {
             PolicySpec::RateLimit(leveled(wire.settings, wire.overrides, rate_limit::from_wire).field("rate_limit")?)
+        }
+        (Spec::Backend(wire), PolicyKind::Backend) => {
+            PolicySpec::Backend(Box::new(backend::from_wire(wire).field("backend")?))
+        }
+        (Spec::RateLimit(_) | Spec::Backend(_), _) => {
+            return Err(InvalidResource::new("is of another kind than its key")).field("spec");
         }
     };
     Ok(Policy { key, spec })
