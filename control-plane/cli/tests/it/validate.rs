@@ -186,6 +186,21 @@ fn a_policy_by_itself_is_fine_and_a_value_that_is_wrong_in_it_is_told_at_its_pla
 }
 
 #[test]
+fn a_policy_of_a_service_is_checked_although_the_service_is_elsewhere() {
+    let policy = "apiVersion: nebula.dev/v1alpha1\nkind: BackendPolicy\nmetadata: {name: cart}\nspec:\n  targetRefs:\n  - \
+                  {kind: Service, name: cart, sectionName: web}\n  - {kind: Service, name: cart, sectionName: '8080'}\n  limits: \
+                  {maxRequests: 100}\n";
+    let folder = Folder::with([("policy.yaml", policy)]);
+    let ran = folder.run(&["validate", "-f", "."]);
+    assert_eq!(ran.code, 0, "{ran:?}");
+    assert!(ran.stdout.contains("warning: ") && ran.stdout.contains("TargetNotFound"), "{ran:?}");
+    folder.write("policy.yaml", &policy.replace("100", "0"));
+    let ran = folder.run(&["validate", "-f", "."]);
+    assert_eq!(ran.code, 1, "{ran:?}");
+    assert!(ran.stdout.contains("./policy.yaml:8:"), "{ran:?}");
+}
+
+#[test]
 fn a_rule_that_a_route_in_the_files_does_not_have_is_an_error() {
     let folder = Folder::with([("policy.yaml", POLICY), ("route.yaml", ROUTE)]);
     let ran = folder.run(&["validate", "-f", "."]);
