@@ -131,7 +131,8 @@ mod tests {
             Some(
                 &[
                     "    to        Service shop/cart, port 80, http1: 10.0.0.1:80".to_owned(),
-                    "                policy backend/shop/cart: {\"retries\":2}".to_owned(),
+                    "                policy backend/shop/cart:".to_owned(),
+                    "                  retries = 2".to_owned(),
                 ][..]
             ),
             "{lines:?}"
