@@ -21,24 +21,14 @@ struct Arguments {
     command: Command,
 }
 
-/// What to do.
+/// What to do. Each command explains itself, where its arguments are.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Tell everything that the control plane would refuse in a set of files, without a cluster
     Validate(validate::Arguments),
-
-    /// Write the resources that bring a service behind a gateway, from its OpenAPI document
     Onboard(onboard::Arguments),
-
-    /// Show what a route comes to: listeners, hosts, rules, backends
     Explain(explain::Arguments),
-
-    /// Show Gateways, listeners, routes and policies with their conditions
     Status(status::Arguments),
-
-    /// Tell what the gateway decided about a request, from its access log
     Why(why::Arguments),
-
     /// Print the completion script of a shell: source <(nebulactl completion bash)
     Completion {
         /// The shell

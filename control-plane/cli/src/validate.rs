@@ -19,6 +19,8 @@ use crate::{
     stand_ins,
 };
 
+/// Tell everything that the control plane would refuse in a set of files, without a cluster
+///
 /// Files are read and translated by the control plane's own code; nothing is sent anywhere. Each problem is a line
 /// `file:line:column: object: field: message` on standard output, a summary goes to standard error.
 ///
@@ -113,7 +115,7 @@ impl Report {
     }
 
     fn text(&self) -> String {
-        self.findings.iter().flat_map(|finding| [finding.text(), "\n".to_owned()]).collect()
+        self.findings.iter().flat_map(|finding| [output::shown(&finding.text()), "\n".to_owned()]).collect()
     }
 
     fn summary(&self) -> String {

@@ -124,3 +124,106 @@ pub fn route_key(text: &str) -> Option<RouteKey> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use control_plane_model::{
+        AttachedHost, Attachment, GatewayKey, HostPattern, Leveled, ListenerProtocol, ObjectName, PathMatch, Quota,
+        RateLimit, RateLimitSettings, RouteKind, RouteMatch, Timeouts,
+    };
+
+    use super::*;
+
+    fn listener(name: &str, policies: Vec<PolicyKey>) -> Listener {
+        Listener {
+            key: ListenerKey { gateway: gateway(), listener_set: None, name: name.into() },
+            addresses: Vec::new(),
+            port: 80.try_into().unwrap(),
+            protocol: ListenerProtocol::Http,
+            hostname: HostPattern::Any,
+            policies,
+        }
+    }
+
+    fn gateway() -> GatewayKey {
+        GatewayKey(ObjectName::new("infra", "edge"))
+    }
+
+    fn policy(name: &str) -> PolicyKey {
+        PolicyKey { kind: PolicyKind::RateLimit, name: ObjectName::new("infra", name) }
+    }
+
+    fn route(listeners: &[&Listener], policies: Vec<PolicyKey>) -> Route {
+        let host = AttachedHost { served: HostPattern::Any, declared: HostPattern::Any };
+        let attach = |listener: &&Listener| Attachment { listener: listener.key.clone(), hosts: vec![host.clone()] };
+        let path = PathMatch::Prefix("/".into());
+        Route {
+            key: RouteKey { kind: RouteKind::Http, name: ObjectName::new("shop", "cart") },
+            created: 0,
+            attachments: listeners.iter().map(attach).collect(),
+            policies,
+            rules: vec![Rule {
+                name: None,
+                matches: vec![RouteMatch { path, method: None, headers: Vec::new(), query: Vec::new() }],
+                filters: Vec::new(),
+                action: RuleAction::Forward(Vec::new()),
+                timeouts: Timeouts::default(),
+                policies: Vec::new(),
+            }],
+        }
+    }
+
+    fn limits(rate: u32) -> PolicySpec {
+        let rate = rate.try_into().unwrap();
+        let quota = Quota { rate, per: std::time::Duration::from_secs(1), burst: rate };
+        let limit = RateLimit { quota, key: Vec::new(), tiers: None };
+        let settings = RateLimitSettings { limits: [("client".into(), limit)].into(), ..RateLimitSettings::default() };
+        PolicySpec::RateLimit(Leveled { settings, overrides: None })
+    }
+
+    fn explained(listeners: &[&Listener], specs: [(&str, PolicySpec); 2]) -> Value {
+        let mut snapshot = Snapshot::default();
+        for listener in listeners {
+            snapshot.insert(Resource::Listener(Arc::new((*listener).clone())));
+        }
+        for (name, spec) in specs {
+            snapshot.insert(Resource::Policy(Arc::new(Policy { key: policy(name), spec })));
+        }
+        let route = route(listeners, vec![policy("route")]);
+        let key = route.key.clone();
+        snapshot.insert(Resource::Route(Arc::new(route)));
+        explain(&snapshot, &key).unwrap()
+    }
+
+    #[test]
+    fn listeners_of_one_chain_are_told_once_and_the_more_specific_policy_wins() {
+        let (a, b) = (listener("a", vec![policy("listener")]), listener("b", vec![policy("listener")]));
+        let explained = explained(&[&a, &b], [("listener", limits(5)), ("route", limits(7))]);
+        let chains = explained["policies"].as_array().unwrap();
+        assert_eq!(chains.len(), 1, "{explained}");
+        assert_eq!(chains[0]["listeners"], json!(["infra/edge/a", "infra/edge/b"]));
+        let kind = &chains[0]["kinds"][0];
+        assert_eq!(kind["sources"], json!({"limits.client": "rate-limit/infra/route"}));
+        assert_eq!(kind["settings"]["limits"]["client"]["quota"]["rate"], 7);
+        assert_eq!(kind["levels"][0], json!({"policy": "rate-limit/infra/listener", "on": "listener"}));
+        assert_eq!(chains[0]["closed"], Value::Null);
+        assert!(explained["objects"]["policy/rate-limit/infra/listener"].is_object(), "{explained}");
+    }
+
+    #[test]
+    fn a_policy_that_is_missing_or_invalid_closes_the_listeners_that_it_is_on() {
+        let (a, b) = (listener("a", vec![policy("lost")]), listener("b", vec![policy("listener")]));
+        let told = explained(&[&a, &b], [("listener", PolicySpec::Invalid), ("route", limits(7))]);
+        let closed = |index: usize| told["policies"][index]["closed"].clone();
+        assert_eq!(closed(0), json!({"policy": "rate-limit/infra/lost", "reason": "policy_unavailable"}));
+        assert_eq!(closed(1), json!({"policy": "rate-limit/infra/listener", "reason": "policy_invalid"}));
+    }
+
+    #[test]
+    fn a_route_is_named_as_its_key_is() {
+        assert_eq!(route_key("grpc/shop/cart").unwrap().to_string(), "grpc/shop/cart");
+        for text in ["shop/cart", "tcp/shop/cart", "", "http/shop/cart/x"] {
+            assert_eq!(route_key(text), None, "{text}");
+        }
+    }
+}

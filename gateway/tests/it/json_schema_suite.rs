@@ -140,7 +140,7 @@ async fn send(client: &mut Client, draft: &str, index: usize, data: &Value) -> A
 /// Whether the gateway judges a case otherwise than the suite, or forwards something else than it was sent.
 fn is_wrong(answer: &Answer, case: &Value, has_arrived: bool) -> bool {
     if case["valid"] == true {
-        !has_arrived || answer.status != 200 || answer.body != case["data"].to_string()
+        !has_arrived || answer.status != 200 || serde_json::to_string(&case["data"]).unwrap() != answer.body
     } else {
         has_arrived || answer.status != 400 || answer.header("x-nebula-reason") != "request_invalid"
     }

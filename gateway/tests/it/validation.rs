@@ -199,7 +199,7 @@ components:
 ";
 
 fn config_map(document: &str) -> String {
-    let lines: String = document.lines().map(|line| format!("    {line}\n")).collect();
+    let lines: String = document.lines().flat_map(|line| ["    ", line, "\n"]).collect();
     format!("apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: pets}}\ndata:\n  openapi.yaml: |\n{lines}")
 }
 

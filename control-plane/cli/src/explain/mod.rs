@@ -14,6 +14,8 @@ use crate::{
     output::{self, Failure, Verdict},
 };
 
+/// Show what acts on a route: listeners, hosts, rules, policies, backends
+///
 /// Shows what a route comes to: the listeners and hosts that it is served at, and for each rule what it asks of a request,
 /// the policies that act on it (merged, each field with the policy that it is from), what it changes, its limits, and where
 /// the requests go.

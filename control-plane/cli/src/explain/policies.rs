@@ -24,6 +24,24 @@ pub fn lines(chains: &[&Value]) -> Vec<Said> {
     lines
 }
 
+/// The policies of a backend with what they say: no other level has a part in it.
+pub fn of_backend(backend: &Value, objects: &Value) -> Vec<String> {
+    let backend = objects.get(format!("backend/{}", backend["backend"].as_str().unwrap_or_default()));
+    let policies = backend.map(|backend| words(&backend["policies"])).unwrap_or_default();
+    let mut lines = Vec::new();
+    for policy in policies {
+        match objects.get(format!("policy/{policy}")) {
+            Some(settings) => {
+                lines.push(format!("  policy {policy}:"));
+                let fields = settings.as_object().into_iter().flatten();
+                lines.extend(fields.map(|(field, value)| format!("    {} = {}", shown(field), text(value))));
+            }
+            None => lines.push(format!("  policy {policy}, which is not here: requests get 500")),
+        }
+    }
+    lines
+}
+
 fn words(value: &Value) -> Vec<String> {
     list(value).iter().filter_map(Value::as_str).map(shown).collect()
 }

@@ -83,6 +83,7 @@ fn rule(rule: &Value, objects: &Value) -> Vec<Said> {
     }
     for backend in backends {
         lines.push(("to", target(backend, total, objects)));
+        lines.extend(policies::of_backend(backend, objects).into_iter().map(|line| ("", line)));
         lines.extend(
             list(&backend["filters"]).iter().flat_map(text::filter).map(|line| ("", format!("changes {line}"))),
         );
@@ -103,4 +104,38 @@ fn target(backend: &Value, total: u64, objects: &Value) -> String {
     let protocol = protocol.map(|protocol| format!(", {protocol}")).unwrap_or_default();
     let endpoints = objects.get(format!("endpoints/{key}")).map(list).unwrap_or_default();
     format!("{share}{}{protocol}: {}", shown(&name), text::endpoints(endpoints))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn policies_of_a_backend_stand_below_it() {
+        let explanation = json!({
+            "route": {"attachments": [], "rules": [{
+                "matches": [{"path": {"prefix": "/"}}],
+                "backends": [{"backend": "shop/cart/80", "weight": 1}],
+            }]},
+            "objects": {
+                "backend/shop/cart/80": {"protocol": "http1", "policies": ["backend/shop/cart"]},
+                "endpoints/shop/cart/80": ["10.0.0.1:80"],
+                "policy/backend/shop/cart": {"retries": 2},
+            },
+            "policies": [],
+        });
+        let lines = lines(&explanation, &BTreeMap::new());
+        assert_eq!(
+            lines.get(3..),
+            Some(
+                &[
+                    "    to        Service shop/cart, port 80, http1: 10.0.0.1:80".to_owned(),
+                    "                policy backend/shop/cart:".to_owned(),
+                    "                  retries = 2".to_owned(),
+                ][..]
+            ),
+            "{lines:?}"
+        );
+    }
 }

@@ -19,6 +19,8 @@ use crate::{
 };
 use document::Document;
 
+/// Write the resources that bring a service behind a gateway, from its OpenAPI document
+///
 /// Reads an OpenAPI document (3.0 or 3.1, YAML or JSON) and writes the resources that lead its requests to a Service, with
 /// comments that say what to look at, to standard output. Nothing is sent anywhere.
 ///
@@ -71,7 +73,10 @@ struct Gateway {
 /// # Errors: the document cannot be read, or is no OpenAPI document.
 pub fn run(arguments: &Arguments) -> Result<Verdict, Failure> {
     let files = source::read(std::slice::from_ref(&arguments.openapi))?;
-    let (name, text) = files.into_iter().next().ok_or("--openapi names a folder: want a file")?;
+    let mut files = files.into_iter();
+    let (Some((name, text)), None) = (files.next(), files.next()) else {
+        return Err(format!("--openapi {}: want one file", arguments.openapi.display()).into());
+    };
     let text = text.map_err(|error| format!("{}: {error}", name.display()))?;
     let document = Document::parse(&text).map_err(|error| error.of(&name))?;
     let written = arguments.write(&document, &name.display().to_string());

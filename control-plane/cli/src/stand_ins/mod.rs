@@ -16,7 +16,7 @@ use control_plane_translate::Object;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use wanted::{Asked, Grant, Wanted};
+use wanted::{Asked, Grant, Port, Wanted};
 
 /// The port of a stand-in's first listener that no reference asks for; the next ones count on from it.
 const FIRST_FREE_PORT: i32 = 20_000;
@@ -103,8 +103,16 @@ fn route<T: DeserializeOwned>(
     [gateway(&parent, &[Asked::default()].into(), class), route]
 }
 
-fn service(name: &ObjectName, ports: &BTreeSet<i32>) -> Option<Object> {
-    let ports: Vec<Value> = ports.iter().map(|port| json!({"name": format!("port-{port}"), "port": port})).collect();
+fn service(name: &ObjectName, ports: &BTreeSet<Port>) -> Option<Object> {
+    let mut free = FIRST_FREE_PORT;
+    let port = |port: &Port| match port {
+        Port::Number(number) => json!({"name": format!("port-{number}"), "port": number}),
+        Port::Name(name) => {
+            free += 1;
+            json!({"name": name, "port": free})
+        }
+    };
+    let ports: Vec<Value> = ports.iter().map(port).collect();
     typed(json!({"metadata": metadata(name), "spec": {"ports": ports}}), Object::Service)
 }
 

@@ -21,6 +21,22 @@ pub struct Asked {
     pub port: Option<i32>,
 }
 
+/// A port of a Service.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Port {
+    /// By its number.
+    Number(i32),
+    /// By its name.
+    Name(String),
+}
+
+impl Port {
+    /// As a policy's `sectionName` means it.
+    fn of_section(section: &str) -> Self {
+        section.parse().map_or_else(|_| Self::Name(section.to_owned()), Self::Number)
+    }
+}
+
 /// A reference into another namespace.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Grant {
@@ -50,7 +66,7 @@ pub struct Wanted {
     /// GRPCRoutes, with the names of their rules.
     pub grpc_routes: BTreeMap<ObjectName, BTreeSet<String>>,
     /// Services, with the ports.
-    pub services: BTreeMap<ObjectName, BTreeSet<i32>>,
+    pub services: BTreeMap<ObjectName, BTreeSet<Port>>,
     /// Secrets.
     pub secrets: BTreeSet<ObjectName>,
     /// GatewayConfigs.
@@ -148,8 +164,23 @@ impl Wanted {
                 }
             }
             Object::RateLimitPolicy(policy) => self.targets(&policy.spec.target_refs, namespace),
-            Object::BackendPolicy(policy) => self.services_of(&policy.spec.target_refs, namespace),
-            _ => {}
+            Object::RequestValidationPolicy(policy) => self.targets(&policy.spec.target_refs, namespace),
+            Object::BackendPolicy(policy) => {
+                for target in policy.spec.target_refs.iter().filter(|target| target.group.is_empty()) {
+                    let service = ObjectName::new(namespace, target.name.as_str());
+                    let port = target.section_name.as_deref().map(Port::of_section);
+                    self.services.entry(service).or_default().extend(port);
+                }
+            }
+            // They name nothing, or nothing whose absence is an error.
+            Object::ReferenceGrant(_)
+            | Object::BackendTlsPolicy(_)
+            | Object::GatewayConfig(_)
+            | Object::Service(_)
+            | Object::EndpointSlice(_)
+            | Object::Secret(_)
+            | Object::ConfigMap(_)
+            | Object::Namespace(_) => {}
         }
     }
 
@@ -163,14 +194,6 @@ impl Wanted {
                 "GRPCRoute" => self.grpc_routes.entry(name).or_default().extend(section),
                 kind => self.parent(kind, name, Asked { section, port: None }),
             }
-        }
-    }
-
-    /// The Services that a policy is attached to, with the port where that is a number.
-    fn services_of(&mut self, targets: &[TargetReference], namespace: &str) {
-        for target in targets.iter().filter(|target| target.group.is_empty() && target.kind == "Service") {
-            let port = target.section_name.as_deref().and_then(|section| section.parse::<i32>().ok());
-            self.services.entry(ObjectName::new(namespace, target.name.as_str())).or_default().extend(port);
         }
     }
 
@@ -232,7 +255,7 @@ impl Wanted {
             return;
         }
         let service = self.refer(&Reference { from_kind, from_namespace, to_kind: "Service", namespace, name });
-        self.services.entry(service).or_default().extend(to.port);
+        self.services.entry(service).or_default().extend(to.port.map(Port::Number));
     }
 
     /// The object that is meant; another namespace's asks for a grant.

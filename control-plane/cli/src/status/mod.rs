@@ -17,6 +17,8 @@ use crate::{
 };
 use rows::Row;
 
+/// Show Gateways, listeners, routes and policies with their conditions
+///
 /// Shows Gateways, listeners, routes and policies with their conditions: of files, as `gateway --config` would have them; of a
 /// cluster, from the statuses in what `kubectl get -o json` prints; of a running gateway, from its admin port.
 ///

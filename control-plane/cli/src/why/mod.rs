@@ -24,6 +24,8 @@ use story::Story;
 /// No line of the access log is longer; one that is, is passed over.
 const LINE_LIMIT: u64 = 64 << 10;
 
+/// Tell what the gateway decided about a request, from its access log
+///
 /// Reads lines of the gateway's access log (JSON, one a line; other lines are passed over, and so is what stands before the
 /// JSON, as `kubectl logs --prefix` writes it) and tells what was decided about a request, in order: what it was read as,
 /// listener, route, rule, backend, endpoint, attempts, answer. Where the gateway refused, it says at which step, why, and

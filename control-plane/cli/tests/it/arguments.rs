@@ -22,6 +22,24 @@ fn as_a_plugin_it_is_called_as_kubectl_calls_it() {
 }
 
 #[test]
+fn each_command_explains_itself_in_short_and_in_full() {
+    let folder = Folder::with([]);
+    let short = folder.run(&["--help"]).stdout;
+    for (command, in_short, in_full) in [
+        ("validate", "would refuse", "With --complete the files are all that there is"),
+        ("onboard", "OpenAPI document", "mode Report"),
+        ("explain", "acts on a route", "merged"),
+        ("status", "conditions", "kubectl get -o json"),
+        ("why", "access log", "x-request-id"),
+    ] {
+        assert!(short.lines().any(|line| line.contains(command) && line.contains(in_short)), "{command}: {short}");
+        let full = folder.run(&[command, "--help"]).stdout;
+        let words = full.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(words.contains(in_full) && words.contains("Exit code:"), "{command}: {full}");
+    }
+}
+
+#[test]
 fn completion_is_written_for_each_shell() {
     for shell in ["bash", "zsh", "fish"] {
         let ran = Folder::with([]).run(&["completion", shell]);

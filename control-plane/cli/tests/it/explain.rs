@@ -100,6 +100,18 @@ fn policies_are_merged_and_each_field_says_where_it_is_from() {
 }
 
 #[test]
+fn a_policy_of_a_service_stands_below_the_service() {
+    let folder = folder();
+    let policy = "apiVersion: nebula.dev/v1alpha1\nkind: BackendPolicy\nmetadata: {name: cart}\nspec:\n  targetRefs: [{kind: \
+                  Service, name: cart}]\n  limits: {maxRequests: 100}\n";
+    folder.write("policy.yaml", policy);
+    let ran = folder.run(&["explain", "rich", "-f", "."]);
+    let below = ran.lines().into_iter().skip_while(|line| !line.contains("75.0 %")).nth(1);
+    assert_eq!(below, Some("                policy backend/default/cart:"), "{ran:?}");
+    assert!(ran.stdout.contains("limits = {\"max\":100"), "{ran:?}");
+}
+
+#[test]
 fn an_invalid_policy_closes_what_it_is_attached_to() {
     let folder = folder();
     folder.write("policies.yaml", &POLICIES.replace("{limit: 5}", "{limit: 0}"));

@@ -70,6 +70,11 @@ fn a_document_that_is_none_is_told_with_its_place() {
     assert_eq!(ran.stderr, "nebulactl: cart.yaml:1:1: is a Swagger document: want OpenAPI 3.0 or 3.1\n");
     let ran = folder.run(&["onboard", "--openapi", "nothing.yaml", "--service", "cart"]);
     assert_eq!(ran.code, 2);
+    let ran = folder.run(&["onboard", "--openapi", ".", "--service", "cart"]);
+    assert_eq!(ran.code, 2, "a folder is read as the one file in it: {ran:?}");
+    folder.write("other.yaml", CART);
+    let ran = folder.run(&["onboard", "--openapi", ".", "--service", "cart"]);
+    assert_eq!((ran.code, ran.stderr.as_str()), (2, "nebulactl: --openapi .: want one file\n"));
     let ran = folder.run(&["onboard", "--openapi", "cart.yaml", "--service", "Cart"]);
     assert_eq!(ran.code, 2);
     assert!(ran.stderr.contains("--service"), "{ran:?}");

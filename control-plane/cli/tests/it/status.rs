@@ -28,6 +28,25 @@ fn all_is_well_where_nothing_is_refused() {
 }
 
 #[test]
+fn policies_are_shown_for_each_gateway_that_they_act_on() {
+    let policy = "apiVersion: nebula.dev/v1alpha1\nkind: RateLimitPolicy\nmetadata: {name: limit}\nspec:\n  targetRefs:\n  - \
+                  {group: gateway.networking.k8s.io, kind: Gateway, name: edge}\n  - {group: gateway.networking.k8s.io, kind: \
+                  HTTPRoute, name: gone}\n  limits: {client: {rate: 5, per: 1s}}\n";
+    let folder = Folder::with([("gateway.yaml", GATEWAY), ("policy.yaml", policy)]);
+    let ran = folder.run(&["status", "-f", "."]);
+    assert_eq!(ran.code, 1);
+    let rows: Vec<String> =
+        ran.lines().into_iter().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
+    assert!(
+        rows.contains(&"RateLimitPolicy default/limit Gateway default/edge Accepted, Programmed".to_owned()),
+        "{ran:?}"
+    );
+    let missing = "HTTPRoute default/gone ! Accepted=False (TargetNotFound)";
+    assert!(rows.contains(&missing.to_owned()), "{ran:?}");
+    assert!(rows.contains(&"TargetNotFound: HTTPRoute default/gone does not exist".to_owned()), "{ran:?}");
+}
+
+#[test]
 fn what_a_cluster_has_recorded_is_shown_and_not_what_its_objects_alone_would_give() {
     let route = json!({
         "apiVersion": "gateway.networking.k8s.io/v1", "kind": "HTTPRoute",

@@ -118,6 +118,15 @@ fn a_tls_secret_that_is_elsewhere_is_a_warning_and_a_bad_one_that_is_here_is_an_
 }
 
 #[test]
+fn what_an_object_says_does_not_reach_the_terminal_as_it_is() {
+    let odd = ROUTE.replace("- name: cart", "- name: \"x\\e[2J\"");
+    let ran =
+        Folder::with([("gateway.yaml", GATEWAY), ("route.yaml", &odd)]).run(&["validate", "-f", ".", "--complete"]);
+    assert_eq!(ran.code, 1);
+    assert!(ran.stdout.contains("x\\u{1b}[2J") && !ran.stdout.contains('\u{1b}'), "{ran:?}");
+}
+
+#[test]
 fn as_json_each_finding_has_its_parts() {
     let folder = Folder::with([("route.yaml", &ROUTE.replace("hostnames:", "hostname:"))]);
     let ran = folder.run(&["validate", "-f", "route.yaml", "-o", "json"]);
@@ -174,6 +183,21 @@ fn a_policy_by_itself_is_fine_and_a_value_that_is_wrong_in_it_is_told_at_its_pla
     let told = "policy.yaml:9:20: RateLimitPolicy default/cart: spec.limits.client.rate: Accepted (Invalid): \
                 spec.limits.client.rate is 0, want 1 or more: its targets get 500 until it is corrected";
     assert_eq!(errors, [told]);
+}
+
+#[test]
+fn a_policy_of_a_service_is_checked_although_the_service_is_elsewhere() {
+    let policy = "apiVersion: nebula.dev/v1alpha1\nkind: BackendPolicy\nmetadata: {name: cart}\nspec:\n  targetRefs:\n  - \
+                  {kind: Service, name: cart, sectionName: web}\n  - {kind: Service, name: cart, sectionName: '8080'}\n  limits: \
+                  {maxRequests: 100}\n";
+    let folder = Folder::with([("policy.yaml", policy)]);
+    let ran = folder.run(&["validate", "-f", "."]);
+    assert_eq!(ran.code, 0, "{ran:?}");
+    assert!(ran.stdout.contains("warning: ") && ran.stdout.contains("TargetNotFound"), "{ran:?}");
+    folder.write("policy.yaml", &policy.replace("100", "0"));
+    let ran = folder.run(&["validate", "-f", "."]);
+    assert_eq!(ran.code, 1, "{ran:?}");
+    assert!(ran.stdout.contains("./policy.yaml:8:"), "{ran:?}");
 }
 
 #[test]
