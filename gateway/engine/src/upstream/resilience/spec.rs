@@ -1,6 +1,6 @@
 //! From the settings of a BackendPolicy to what each decision is told.
 //!
-//! Invariant: whatever the model accepts is accepted here; a test holds the ranges of the two equal.
+//! Invariant: whatever the model accepts is accepted here; a test goes to both ends of every range.
 
 use control_plane_model::{
     AdaptiveLimit, BreakerWindow, CircuitBreaker, ConcurrencyLimits, Failures, HealthCheck, OutlierDetection,
@@ -105,4 +105,161 @@ pub(super) fn health(check: &HealthCheck) -> Result<HealthSpec, OutOfRange> {
         check.unhealthy_threshold,
         Health::Healthy,
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeSet, time::Duration};
+
+    use control_plane_model::{
+        BackendOptions, BackendSettings, Ejection, FailurePercentage, HalfOpen, HealthProbe, LocalFailure, OpenTime,
+        Retries, SlowCalls, SuccessRate,
+    };
+
+    use super::*;
+    use crate::upstream::resilience::check_settings;
+
+    const MILLISECOND: Duration = Duration::from_millis(1);
+    const SECOND: Duration = Duration::from_secs(1);
+    const MINUTE: Duration = Duration::from_mins(1);
+    const HOUR: Duration = Duration::from_hours(1);
+    const DAY: Duration = Duration::from_hours(24);
+
+    /// One end of every range that a decision checks too.
+    struct End {
+        calls: u32,
+        percent: u8,
+        jitter_percent: u8,
+        max_percent: u8,
+        probes: u32,
+        time: Duration,
+        longest: Duration,
+        window: Duration,
+        interval: Duration,
+        minute: Duration,
+        in_flight: u32,
+        pending: u32,
+        factor: u32,
+        budget: u32,
+        first_status: u16,
+    }
+
+    const LOWEST: End = End {
+        calls: 1,
+        percent: 1,
+        jitter_percent: 0,
+        max_percent: 0,
+        probes: 1,
+        time: MILLISECOND,
+        longest: MILLISECOND,
+        window: SECOND,
+        interval: Duration::from_millis(100),
+        minute: MILLISECOND,
+        in_flight: 1,
+        pending: 0,
+        factor: 1,
+        budget: 0,
+        first_status: 100,
+    };
+
+    const HIGHEST: End = End {
+        calls: 10_000,
+        percent: 100,
+        jitter_percent: 50,
+        max_percent: 100,
+        probes: 100,
+        time: HOUR,
+        longest: DAY,
+        window: HOUR,
+        interval: HOUR,
+        minute: MINUTE,
+        in_flight: 100_000,
+        pending: 100_000,
+        factor: 10,
+        budget: 100_000,
+        first_status: 599,
+    };
+
+    fn options(end: &End, window: BreakerWindow) -> BackendOptions {
+        let ranges = vec![StatusRange { first: end.first_status, last: 599 }];
+        BackendOptions {
+            limits: Some(ConcurrencyLimits { max: end.in_flight * 10, pending: end.pending, max_wait: end.minute }),
+            adaptive: Some(AdaptiveLimit {
+                min: end.in_flight,
+                max: end.in_flight,
+                initial: end.in_flight,
+                window: end.minute,
+            }),
+            breaker: Some(CircuitBreaker {
+                window,
+                minimum_calls: end.calls,
+                failure_percent: end.percent,
+                slow_calls: Some(SlowCalls { threshold: end.time, percent: end.percent }),
+                consecutive_failures: Some(end.calls),
+                open: OpenTime {
+                    duration: end.time,
+                    factor: end.factor,
+                    maximum: end.longest,
+                    jitter_percent: end.jitter_percent,
+                },
+                half_open: HalfOpen { probes: end.probes, successes: end.probes, max_duration: end.time },
+                ramp: end.time,
+                failures: Failures { statuses: ranges.clone(), grpc_codes: BTreeSet::from([0, 16]) },
+            }),
+            outliers: Some(OutlierDetection {
+                interval: end.window,
+                ejection: Ejection {
+                    base: end.time,
+                    maximum: end.longest,
+                    jitter_percent: end.jitter_percent,
+                    max_percent: end.max_percent,
+                    at_least_one: true,
+                },
+                consecutive_5xx: Some(end.calls),
+                consecutive_gateway_errors: Some(end.calls),
+                consecutive_local_failures: Some(end.calls),
+                success_rate: Some(SuccessRate {
+                    minimum_endpoints: end.calls,
+                    minimum_calls: end.calls,
+                    deviations: end.calls,
+                }),
+                failure_percentage: Some(FailurePercentage {
+                    minimum_endpoints: end.calls,
+                    minimum_calls: end.calls,
+                    percent: end.percent,
+                }),
+            }),
+            health_check: Some(HealthCheck {
+                interval: end.interval,
+                timeout: Duration::from_secs(1),
+                jitter_percent: end.jitter_percent,
+                healthy_threshold: end.probes,
+                unhealthy_threshold: end.probes,
+                port: None,
+                probe: HealthProbe::Tcp,
+            }),
+            retries: Some(Retries {
+                limit: 1,
+                failures: BTreeSet::from([LocalFailure::Reset]),
+                statuses: ranges,
+                grpc_codes: BTreeSet::new(),
+                any_method: false,
+                backoff_base: MILLISECOND,
+                backoff_max: MILLISECOND,
+                max_body: 0,
+                budget: Some(RetryBudget { percent: end.max_percent, window: end.window, minimum: end.budget }),
+            }),
+            ..BackendOptions::default()
+        }
+    }
+
+    #[test]
+    fn what_the_model_accepts_at_either_end_of_a_range_is_accepted_here() {
+        for end in [LOWEST, HIGHEST] {
+            for window in [BreakerWindow::Calls(end.calls), BreakerWindow::Time(end.window)] {
+                let settings = BackendSettings::new(options(&end, window)).unwrap();
+                check_settings(&settings).unwrap();
+            }
+        }
+    }
 }
