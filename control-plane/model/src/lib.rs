@@ -12,6 +12,7 @@ mod host;
 mod key;
 mod listener;
 mod matching;
+pub mod policy;
 mod route;
 mod snapshot;
 

@@ -20,7 +20,10 @@ const MAY_DEPEND: &[(&str, &[&str])] = &[
     ("control-plane", &["control-plane-model", "control-plane-translate", "control-plane-wire", "crds", "kit-process"]),
     ("crds", &[]),
     ("gateway-engine", &["control-plane-model", "kit-process", "policy-balance", "policy-resilience"]),
-    ("gateway-filters", &["control-plane-model", "gateway-engine", "kit-process", "policy-rate-limit"]),
+    (
+        "gateway-filters",
+        &["control-plane-model", "gateway-engine", "kit-process", "policy-jose", "policy-rate-limit"],
+    ),
     (
         "gateway",
         &[

@@ -2,6 +2,7 @@
 //!
 //! Invariant: order comes from [`Stage`] alone. Each filter is compiled once, checked then, and cannot fail later.
 
+pub mod authentication;
 mod header_modifier;
 mod path;
 mod request_redirect;

@@ -1,0 +1,427 @@
+//! Who a client is: what it may show (a token, an API key, a password), who vouches for it, and what the backend is told.
+//!
+//! Invariants: no algorithm here has one secret for both sides, so no proxy holds what could make a token; a secret itself
+//! never gets here, only what checks it; what checks a password has no `Debug` form.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    str::FromStr,
+    sync::Arc,
+    time::Duration,
+};
+
+use http::{HeaderName, Uri};
+use rustls_pki_types::CertificateDer;
+
+use crate::ObjectName;
+
+/// The settings of an AuthenticationPolicy.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AuthenticationSettings {
+    /// Whether a request without any credentials passes, with no identity. One whose credentials are refused never does.
+    pub allow_anonymous: Option<bool>,
+    /// What challenges name as the protection space (RFC 9110 section 11.5). Visible ASCII and spaces.
+    pub realm: Option<Arc<str>>,
+    /// The identity providers whose tokens are taken, each under a name.
+    pub providers: BTreeMap<Arc<str>, ProviderUse>,
+    /// How proofs of possession are checked.
+    pub proofs: Option<ProofSettings>,
+    /// Fields that no client may send to the backend, beside those that claims are written to. Every level adds to them:
+    /// none takes away what another one protects. Sorted, each once.
+    pub strip_headers: Vec<HeaderName>,
+}
+
+impl AuthenticationSettings {
+    /// Most providers of one policy.
+    pub const MAX_PROVIDERS: usize = 16;
+}
+
+/// How a policy uses an identity provider.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProviderUse {
+    /// The provider.
+    pub provider: Arc<IdentityProvider>,
+    /// Where its tokens are.
+    pub source: TokenSource,
+    /// Whether the backend gets the token too. One from a query parameter it never does.
+    pub forward_token: bool,
+    /// In place of the provider's own.
+    pub audiences: Option<Audiences>,
+    /// A token without one of these is refused as insufficient.
+    pub required_scopes: Vec<Arc<str>>,
+    /// What the backend is told of the token.
+    pub claims_to_headers: Vec<ClaimToHeader>,
+}
+
+/// Where a credential is in a request.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum TokenSource {
+    /// `Authorization`, with the scheme `Bearer` or `DPoP`.
+    Authorization,
+    /// The whole value of a header.
+    Header(HeaderName),
+    /// The value of a cookie.
+    Cookie(Arc<str>),
+    /// The value of a query parameter.
+    Query(Arc<str>),
+}
+
+/// A claim that the backend gets as a header.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClaimToHeader {
+    /// Path of the claim, names separated by dots; `\.` is a dot in a name.
+    pub claim: Arc<str>,
+    /// The header. What the client sends in it is removed.
+    pub header: HeaderName,
+    /// How text is written.
+    pub text: TextEncoding,
+    /// How arrays are written.
+    pub list: ListEncoding,
+}
+
+/// How text becomes a header's value.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TextEncoding {
+    /// As it is; text with other than visible ASCII has no header.
+    #[default]
+    Plain,
+    /// Always base64url, without padding.
+    Base64Url,
+}
+
+/// How an array becomes a header's value.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ListEncoding {
+    /// Items with a comma between them.
+    #[default]
+    Comma,
+    /// JSON.
+    Json,
+}
+
+/// How proofs of possession (DPoP, RFC 9449) are checked. A token that is bound to a key needs one whatever this says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProofSettings {
+    /// Whether every token needs one.
+    pub required: bool,
+    /// How long after it was made a proof is taken. 1 s to 5 min.
+    pub max_age: Duration,
+}
+
+impl ProofSettings {
+    /// Where nothing is said: for tokens that are bound to a key, and for one minute.
+    pub const DEFAULT: Self = Self { required: false, max_age: Duration::from_mins(1) };
+}
+
+/// Who vouches for clients.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IdentityProvider {
+    /// The object that describes it, for logs and metrics.
+    pub name: ObjectName,
+    /// `iss` of its tokens, compared exactly.
+    pub issuer: Arc<str>,
+    /// How its tokens are checked.
+    pub jwt: JwtRules,
+}
+
+/// How signed tokens are checked (RFC 7519, RFC 8725).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JwtRules {
+    /// Where the keys are from.
+    pub keys: KeySource,
+    /// `aud` of its tokens.
+    pub audiences: Audiences,
+    /// What may sign; not empty.
+    pub algorithms: BTreeSet<SigningAlgorithm>,
+    /// `typ` of its tokens; empty for none, `JWT` and `at+jwt`.
+    pub token_types: Vec<Arc<str>>,
+    /// By how much its clock may differ.
+    pub leeway: Duration,
+    /// Longest time from issue to expiry.
+    pub max_lifetime: Option<Duration>,
+    /// Longest token, in bytes.
+    pub max_token_bytes: u32,
+    /// Paths of claims that must be there.
+    pub required_claims: Vec<Arc<str>>,
+}
+
+impl JwtRules {
+    /// [`Self::leeway`] where nothing is said.
+    pub const DEFAULT_LEEWAY: Duration = Duration::from_secs(30);
+    /// [`Self::max_token_bytes`] where nothing is said.
+    pub const DEFAULT_MAX_TOKEN_BYTES: u32 = 16 * 1024;
+}
+
+/// Which audience a token must name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Audiences {
+    /// One of these. Not empty.
+    AnyOf(Vec<Arc<str>>),
+    /// None: a token for another service is taken too.
+    Waived,
+}
+
+/// Where the keys of an issuer are from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KeySource {
+    /// A JWK set, as text.
+    Inline(Arc<str>),
+    /// Fetched by each proxy.
+    Remote(Arc<RemoteKeys>),
+}
+
+/// Keys that are fetched, and for how long they count.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct RemoteKeys {
+    location: KeyLocation,
+    authorities: Option<Arc<[CertificateDer<'static>]>>,
+    refresh: Duration,
+    stale_if_error: Duration,
+}
+
+/// Where a key set is.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum KeyLocation {
+    /// In the provider's metadata (OpenID Connect Discovery 1.0), which are at this URL and must name this issuer.
+    Discovery {
+        /// Of the metadata.
+        url: HttpsUrl,
+        /// `issuer` of the metadata, compared exactly.
+        issuer: Arc<str>,
+    },
+    /// Here.
+    Url(HttpsUrl),
+}
+
+/// Times of [`RemoteKeys`] out of their range.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidRemoteKeys {
+    /// Not 1 minute to 24 hours.
+    #[error("the refresh interval must be 1 minute to 24 hours")]
+    Refresh,
+    /// More than 7 days.
+    #[error("keys may be used for at most 7 days after they should have been refreshed")]
+    StaleIfError,
+    /// A list of authorities without one: nothing could be trusted.
+    #[error("the list of certificate authorities is empty")]
+    NoAuthority,
+}
+
+impl RemoteKeys {
+    /// Shortest and longest time between two fetches.
+    pub const REFRESH: [Duration; 2] = [Duration::from_mins(1), Duration::from_hours(24)];
+    /// The refresh interval where nothing is said.
+    pub const DEFAULT_REFRESH: Duration = Duration::from_mins(10);
+    /// Longest time for which keys are used that cannot be refreshed.
+    pub const MAX_STALE: Duration = Duration::from_hours(7 * 24);
+    /// The same where nothing is said.
+    pub const DEFAULT_STALE: Duration = Duration::from_hours(6);
+
+    /// Keys at `location`, behind a server whose certificate is by one of `authorities`, or else by one that the platform
+    /// trusts. Fetched again after `refresh` at most; used for `stale_if_error` longer where that fails.
+    ///
+    /// # Errors: [`InvalidRemoteKeys`].
+    pub fn new(
+        location: KeyLocation,
+        authorities: Option<Arc<[CertificateDer<'static>]>>,
+        refresh: Duration,
+        stale_if_error: Duration,
+    ) -> Result<Self, InvalidRemoteKeys> {
+        let [shortest, longest] = Self::REFRESH;
+        if !(shortest..=longest).contains(&refresh) {
+            return Err(InvalidRemoteKeys::Refresh);
+        }
+        if stale_if_error > Self::MAX_STALE {
+            return Err(InvalidRemoteKeys::StaleIfError);
+        }
+        if authorities.as_ref().is_some_and(|authorities| authorities.is_empty()) {
+            return Err(InvalidRemoteKeys::NoAuthority);
+        }
+        Ok(Self { location, authorities, refresh, stale_if_error })
+    }
+
+    /// Where they are.
+    pub fn location(&self) -> &KeyLocation {
+        &self.location
+    }
+
+    /// Who may vouch for the server; `None` for whom the platform trusts.
+    pub fn authorities(&self) -> Option<&[CertificateDer<'static>]> {
+        self.authorities.as_deref()
+    }
+
+    /// Longest time between two fetches.
+    pub fn refresh(&self) -> Duration {
+        self.refresh
+    }
+
+    /// For how long keys are used that cannot be refreshed.
+    pub fn stale_if_error(&self) -> Duration {
+        self.stale_if_error
+    }
+}
+
+/// An absolute URL with the scheme `https`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct HttpsUrl(Uri);
+
+/// Not an absolute URL with the scheme `https`, or one with user information or a fragment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("want a URL that begins with https://, without user information and fragment")]
+pub struct InvalidUrl;
+
+impl HttpsUrl {
+    /// As hyper takes it.
+    pub fn uri(&self) -> &Uri {
+        &self.0
+    }
+
+    /// The URL of an issuer's metadata (OpenID Connect Discovery 1.0, section 4).
+    ///
+    /// # Errors: [`InvalidUrl`] where the issuer is no such URL, or has a query.
+    pub fn discovery(issuer: &str) -> Result<Self, InvalidUrl> {
+        if Self::from_str(issuer)?.0.query().is_some() {
+            return Err(InvalidUrl);
+        }
+        format!("{}/.well-known/openid-configuration", issuer.trim_end_matches('/')).parse()
+    }
+}
+
+impl FromStr for HttpsUrl {
+    type Err = InvalidUrl;
+
+    fn from_str(text: &str) -> Result<Self, InvalidUrl> {
+        // `Uri` drops a fragment without a word.
+        if text.contains('#') {
+            return Err(InvalidUrl);
+        }
+        let uri: Uri = text.parse().map_err(|_| InvalidUrl)?;
+        let authority = uri.authority().ok_or(InvalidUrl)?;
+        let is_https = uri.scheme() == Some(&http::uri::Scheme::HTTPS);
+        if !is_https || authority.host().is_empty() || authority.as_str().contains('@') {
+            return Err(InvalidUrl);
+        }
+        Ok(Self(uri))
+    }
+}
+
+impl fmt::Display for HttpsUrl {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(formatter)
+    }
+}
+
+/// An algorithm whose verifying key may be public (RFC 7518, RFC 8037).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum SigningAlgorithm {
+    /// RSASSA-PKCS1-v1_5 with SHA-256.
+    Rs256,
+    /// RSASSA-PKCS1-v1_5 with SHA-384.
+    Rs384,
+    /// RSASSA-PKCS1-v1_5 with SHA-512.
+    Rs512,
+    /// RSASSA-PSS with SHA-256.
+    Ps256,
+    /// RSASSA-PSS with SHA-384.
+    Ps384,
+    /// RSASSA-PSS with SHA-512.
+    Ps512,
+    /// ECDSA on P-256.
+    Es256,
+    /// ECDSA on P-384.
+    Es384,
+    /// ECDSA on P-521.
+    Es512,
+    /// Ed25519.
+    EdDsa,
+}
+
+impl SigningAlgorithm {
+    /// Every algorithm.
+    pub const ALL: [Self; 10] = [
+        Self::Rs256,
+        Self::Rs384,
+        Self::Rs512,
+        Self::Ps256,
+        Self::Ps384,
+        Self::Ps512,
+        Self::Es256,
+        Self::Es384,
+        Self::Es512,
+        Self::EdDsa,
+    ];
+
+    /// Its name in `alg`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Rs256 => "RS256",
+            Self::Rs384 => "RS384",
+            Self::Rs512 => "RS512",
+            Self::Ps256 => "PS256",
+            Self::Ps384 => "PS384",
+            Self::Ps512 => "PS512",
+            Self::Es256 => "ES256",
+            Self::Es384 => "ES384",
+            Self::Es512 => "ES512",
+            Self::EdDsa => "EdDSA",
+        }
+    }
+
+    /// The algorithm of this name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|algorithm| algorithm.as_str() == name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_is_https_and_says_no_more_than_where() {
+        for text in ["https://id.example", "https://id.example:8443/a/b?c=d", "https://[::1]/keys"] {
+            assert!(text.parse::<HttpsUrl>().is_ok(), "{text}");
+        }
+        for text in ["", "/keys", "http://id.example/", "https://a@id.example/", "https://", "https://a/#b", "ftp://a/"]
+        {
+            assert_eq!(text.parse::<HttpsUrl>(), Err(InvalidUrl), "{text}");
+        }
+    }
+
+    #[test]
+    fn metadata_are_below_the_issuer_with_or_without_a_slash() {
+        for (issuer, url) in [
+            ("https://id.example", "https://id.example/.well-known/openid-configuration"),
+            ("https://id.example/", "https://id.example/.well-known/openid-configuration"),
+            ("https://id.example/realms/shop", "https://id.example/realms/shop/.well-known/openid-configuration"),
+        ] {
+            assert_eq!(HttpsUrl::discovery(issuer).unwrap().to_string(), url);
+        }
+        assert_eq!(HttpsUrl::discovery("https://id.example?a=b"), Err(InvalidUrl));
+        assert_eq!(HttpsUrl::discovery("urn:issuer"), Err(InvalidUrl));
+    }
+
+    #[test]
+    fn times_and_authorities_out_of_range_are_refused() {
+        let location = KeyLocation::Url("https://a/".parse().unwrap());
+        let new = |refresh, stale| RemoteKeys::new(location.clone(), None, refresh, stale);
+        assert!(new(RemoteKeys::DEFAULT_REFRESH, RemoteKeys::DEFAULT_STALE).is_ok());
+        let minute = Duration::from_mins(1);
+        assert_eq!(new(Duration::from_secs(59), minute), Err(InvalidRemoteKeys::Refresh));
+        assert_eq!(new(Duration::from_secs(86_401), minute), Err(InvalidRemoteKeys::Refresh));
+        assert_eq!(new(minute, RemoteKeys::MAX_STALE + Duration::from_secs(1)), Err(InvalidRemoteKeys::StaleIfError));
+        let none = RemoteKeys::new(location.clone(), Some(Arc::new([])), minute, minute);
+        assert_eq!(none, Err(InvalidRemoteKeys::NoAuthority));
+    }
+
+    #[test]
+    fn every_algorithm_is_found_by_its_name_and_no_symmetric_one_is() {
+        for algorithm in SigningAlgorithm::ALL {
+            assert_eq!(SigningAlgorithm::from_name(algorithm.as_str()), Some(algorithm));
+        }
+        for name in ["none", "HS256", "hs256", "es256", ""] {
+            assert_eq!(SigningAlgorithm::from_name(name), None);
+        }
+    }
+}

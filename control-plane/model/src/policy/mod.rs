@@ -1,0 +1,9 @@
+//! Policies: what is asked of requests beside where they go.
+
+mod authentication;
+
+pub use authentication::{
+    Audiences, AuthenticationSettings, ClaimToHeader, HttpsUrl, IdentityProvider, InvalidRemoteKeys, InvalidUrl,
+    JwtRules, KeyLocation, KeySource, ListEncoding, ProofSettings, ProviderUse, RemoteKeys, SigningAlgorithm,
+    TextEncoding, TokenSource,
+};

@@ -1,0 +1,174 @@
+//! Who sends a request: credentials found, token checked, possession shown, scopes looked at.
+//!
+//! Invariants: a request with credentials is never taken for one without; of several places the first that has credentials
+//! decides alone. What a token says chooses among the policy's providers and nothing else.
+
+use std::sync::Arc;
+
+use control_plane_model::policy::{AuthenticationSettings, ProofSettings, TokenSource};
+use gateway_engine::strict;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, header};
+use policy_jose::{
+    Algorithms, BindingReason, InvalidChallenge, InvalidProofRules, Possession, Proof, ProofReason, ProofRules,
+    ProvenRequest, Reason, Scheme, Verified, check_binding, claimed_issuer, proof,
+};
+
+use super::{
+    provider::{InvalidProvider, Provider, TokenRefusal},
+    refusal::{Challenges, Refusal},
+    source::{self, Presented},
+    state::State,
+};
+
+pub(super) const DPOP: HeaderName = HeaderName::from_static("dpop");
+
+/// What a request shows.
+#[derive(Clone, Copy)]
+pub(super) struct Shown<'a> {
+    pub(super) method: &'a Method,
+    pub(super) scheme: strict::Scheme,
+    pub(super) uri: &'a Uri,
+    pub(super) headers: &'a HeaderMap,
+}
+
+/// A client that is known.
+#[derive(Debug)]
+pub(super) struct Accepted<'a> {
+    pub(super) provider: &'a Provider,
+    pub(super) verified: Arc<Verified>,
+}
+
+/// The credentials that a policy takes.
+#[derive(Debug)]
+pub(super) struct Methods {
+    pub(super) providers: Vec<Provider>,
+    /// Each once, `Authorization` first.
+    pub(super) sources: Vec<TokenSource>,
+    pub(super) challenges: Challenges,
+    needs_proof: bool,
+    proofs: ProofRules,
+}
+
+/// Why a policy cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum InvalidMethods {
+    /// A provider.
+    #[error("providers.{name}: {source}")]
+    Provider {
+        /// Its name in the policy.
+        name: Arc<str>,
+        /// What is wrong with it.
+        source: InvalidProvider,
+    },
+    /// The realm.
+    #[error("realm: {0}")]
+    Realm(#[from] InvalidChallenge),
+    /// The rules for proofs.
+    #[error("proofs: {0}")]
+    Proofs(#[from] InvalidProofRules),
+}
+
+impl Methods {
+    pub(super) fn new(settings: &AuthenticationSettings, state: &State) -> Result<Self, InvalidMethods> {
+        let mut providers = Vec::new();
+        for (name, spec) in &settings.providers {
+            let provider = Provider::new(spec, state);
+            providers.push(provider.map_err(|source| InvalidMethods::Provider { name: name.clone(), source })?);
+        }
+        let mut sources: Vec<TokenSource> = Vec::new();
+        for provider in &providers {
+            if !sources.contains(&provider.source) {
+                sources.push(provider.source.clone());
+            }
+        }
+        sources.sort_by_key(|source| *source != TokenSource::Authorization);
+        let rules = settings.proofs.unwrap_or(ProofSettings::DEFAULT);
+        let proofs = ProofRules::new(Algorithms::ASYMMETRIC, rules.max_age, PROOF_LEEWAY)?;
+        let takes_tokens = !providers.is_empty();
+        let challenges = Challenges::new(
+            settings.realm.as_deref(),
+            Algorithms::ASYMMETRIC,
+            takes_tokens && !rules.required,
+            takes_tokens && settings.proofs.is_some(),
+        )?;
+        Ok(Self { providers, sources, challenges, needs_proof: rules.required, proofs })
+    }
+
+    /// Who sends the request; `None` where it has no credentials. May wait for keys, see [`super::keys`]. Cancel-safe.
+    pub(super) async fn decide<'a>(
+        &'a self,
+        shown: Shown<'_>,
+        state: &State,
+    ) -> Result<Option<Accepted<'a>>, Refusal<'a>> {
+        let Some((source, presented)) = self.presented(shown)? else { return Ok(None) };
+        let accepted = self.verify(source, &presented, state).await?;
+        let scheme = presented.scheme;
+        let proof = match scheme {
+            Scheme::Bearer if self.needs_proof => {
+                return Err(Refusal::NotPossessed(scheme, BindingReason::ProofRequired));
+            }
+            Scheme::Bearer => None,
+            Scheme::Dpop => Some(self.check_proof(shown, &presented.token, state).map_err(Refusal::Proof)?),
+        };
+        let possession = Possession { scheme, proof: proof.as_ref(), certificate: None };
+        check_binding(&accepted.verified.claims, possession).map_err(|reason| Refusal::NotPossessed(scheme, reason))?;
+        // Only now: a proof for a token that is refused anyway does not use up room.
+        if proof.is_some_and(|proof| !state.proofs().is_first(&proof, state.unix_time())) {
+            return Err(Refusal::Proof(ProofReason::Replayed));
+        }
+        let required = &accepted.provider.required_scopes;
+        if !accepted.verified.claims.has_scopes(required.iter().map(String::as_str)) {
+            return Err(Refusal::InsufficientScope(scheme, required));
+        }
+        Ok(Some(accepted))
+    }
+
+    /// The credentials at the first source that has any.
+    fn presented<'a>(&self, shown: Shown<'a>) -> Result<Option<(&TokenSource, Presented<'a>)>, Refusal<'static>> {
+        for source in &self.sources {
+            let found = source::find(source, shown.headers, shown.uri).map_err(Refusal::Unreadable)?;
+            if let Some(presented) = found {
+                return Ok(Some((source, presented)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Checks the token with the providers whose tokens are at `source`; where there are several, with those of its issuer.
+    async fn verify<'a>(
+        &'a self,
+        source: &TokenSource,
+        presented: &Presented<'_>,
+        state: &State,
+    ) -> Result<Accepted<'a>, Refusal<'a>> {
+        let refused = |reason| Refusal::Token(presented.scheme, reason);
+        let mut candidates: Vec<&Provider> =
+            self.providers.iter().filter(|provider| provider.source == *source).collect();
+        if candidates.len() > 1 {
+            let issuer = claimed_issuer(&presented.token).map_err(refused)?;
+            candidates.retain(|provider| *provider.issuer == *issuer);
+        }
+        let mut refusal = None;
+        for provider in candidates {
+            match provider.verify(&presented.token, state).await {
+                Ok(verified) => return Ok(Accepted { provider, verified }),
+                // Another one may take it; what nobody can tell outweighs what one of them says.
+                Err(TokenRefusal::Unavailable) => refusal = Some(Refusal::Unavailable),
+                Err(TokenRefusal::Token(reason)) => refusal = refusal.or(Some(refused(reason))),
+            }
+        }
+        Err(refusal.unwrap_or(refused(Reason::WrongIssuer)))
+    }
+
+    fn check_proof(&self, shown: Shown<'_>, token: &str, state: &State) -> Result<Proof, ProofReason> {
+        let proof = proof(shown.headers.get_all(DPOP).into_iter().map(HeaderValue::as_bytes))?;
+        // A request without a host has been refused long before.
+        let host = shown.headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+        let target = format!("{}://{host}{}", shown.scheme.as_str(), shown.uri.path());
+        let request = ProvenRequest { method: shown.method.as_str(), target: &target, token, nonces: &[] };
+        self.proofs.check(proof, request, state.unix_time())
+    }
+}
+
+/// By how much a client's clock may be ahead.
+const PROOF_LEEWAY: std::time::Duration = std::time::Duration::from_secs(30);
