@@ -25,6 +25,8 @@ pub struct AuthenticationSettings {
     pub realm: Option<Arc<str>>,
     /// The identity providers whose tokens are taken, each under a name.
     pub providers: BTreeMap<Arc<str>, ProviderUse>,
+    /// Lists of API keys, each under a name.
+    pub api_keys: BTreeMap<Arc<str>, ApiKeys>,
     /// How proofs of possession are checked.
     pub proofs: Option<ProofSettings>,
     /// Fields that no client may send to the backend, beside those that claims are written to. Every level adds to them:
@@ -52,6 +54,28 @@ pub struct ProviderUse {
     pub required_scopes: Vec<Arc<str>>,
     /// What the backend is told of the token.
     pub claims_to_headers: Vec<ClaimToHeader>,
+}
+
+/// A list of API keys.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ApiKeys {
+    /// Where a key is in a request; not [`TokenSource::Authorization`].
+    pub source: TokenSource,
+    /// Whether the backend gets the key too. One from a query parameter it never does.
+    pub forward_key: bool,
+    /// A header that tells the backend whose key it is.
+    pub client_header: Option<HeaderName>,
+    /// The keys. Each digest once.
+    pub keys: Vec<ApiKey>,
+}
+
+/// What recognises an API key. The key itself never gets to a proxy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ApiKey {
+    /// Whose it is. Visible ASCII.
+    pub client: Arc<str>,
+    /// SHA-256 over the key. (No slow hash: a key is long and random, unlike a password.)
+    pub digest: [u8; 32],
 }
 
 /// Where a credential is in a request.

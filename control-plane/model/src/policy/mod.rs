@@ -3,7 +3,7 @@
 mod authentication;
 
 pub use authentication::{
-    Audiences, AuthenticationSettings, ClaimToHeader, HttpsUrl, IdentityProvider, InvalidRemoteKeys, InvalidUrl,
-    JwtRules, KeyLocation, KeySource, ListEncoding, ProofSettings, ProviderUse, RemoteKeys, SigningAlgorithm,
-    TextEncoding, TokenSource,
+    ApiKey, ApiKeys, Audiences, AuthenticationSettings, ClaimToHeader, HttpsUrl, IdentityProvider, InvalidRemoteKeys,
+    InvalidUrl, JwtRules, KeyLocation, KeySource, ListEncoding, ProofSettings, ProviderUse, RemoteKeys,
+    SigningAlgorithm, TextEncoding, TokenSource,
 };

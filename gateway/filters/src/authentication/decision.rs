@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use control_plane_model::policy::{AuthenticationSettings, ProofSettings, TokenSource};
-use gateway_engine::strict;
+use gateway_engine::{filter::Headers, strict};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, header};
 use policy_jose::{
     Algorithms, BindingReason, InvalidChallenge, InvalidProofRules, Possession, Proof, ProofReason, ProofRules,
@@ -14,6 +14,7 @@ use policy_jose::{
 };
 
 use super::{
+    api_key::{ApiKeys, InvalidApiKeys},
     provider::{InvalidProvider, Provider, TokenRefusal},
     refusal::{Challenges, Refusal},
     source::{self, Presented},
@@ -31,18 +32,45 @@ pub(super) struct Shown<'a> {
     pub(super) headers: &'a HeaderMap,
 }
 
-/// A client that is known.
+/// A client that is known, and by what.
 #[derive(Debug)]
-pub(super) struct Accepted<'a> {
-    pub(super) provider: &'a Provider,
-    pub(super) verified: Arc<Verified>,
+pub(super) enum Accepted<'a> {
+    /// A provider's token.
+    Token(&'a Provider, Arc<Verified>),
+    /// A key of a list, with whose it is.
+    Key(&'a ApiKeys, &'a Arc<str>),
+}
+
+impl Accepted<'_> {
+    /// Where its credentials are, if the backend may have them.
+    pub(super) fn forwarded(&self) -> Option<&TokenSource> {
+        match self {
+            Self::Token(provider, _) => provider.forward_token.then_some(&provider.source),
+            Self::Key(list, _) => list.forward_key.then_some(&list.source),
+        }
+    }
+
+    /// Tells the backend who it is.
+    pub(super) fn write(&self, headers: &mut Headers<'_>) {
+        match self {
+            Self::Token(provider, verified) => provider.write_claims(&verified.claims, headers),
+            Self::Key(list, client) => {
+                let value = list.client_header.as_ref().zip(HeaderValue::from_str(client).ok());
+                if let Some((header, value)) = value {
+                    // It is not protected.
+                    let _ = headers.set(header, value);
+                }
+            }
+        }
+    }
 }
 
 /// The credentials that a policy takes.
 #[derive(Debug)]
 pub(super) struct Methods {
     pub(super) providers: Vec<Provider>,
-    /// Each once, `Authorization` first.
+    pub(super) api_keys: Vec<ApiKeys>,
+    /// Each once: `Authorization` first, those of API keys last.
     pub(super) sources: Vec<TokenSource>,
     pub(super) challenges: Challenges,
     needs_proof: bool,
@@ -60,6 +88,17 @@ pub enum InvalidMethods {
         /// What is wrong with it.
         source: InvalidProvider,
     },
+    /// A list of API keys.
+    #[error("apiKeys.{name}: {source}")]
+    ApiKeys {
+        /// Its name in the policy.
+        name: Arc<str>,
+        /// What is wrong with it.
+        source: InvalidApiKeys,
+    },
+    /// A list of API keys in the place of something else.
+    #[error("apiKeys.{0}: another list or a provider takes its credentials from the same place")]
+    SharedSource(Arc<str>),
     /// The realm.
     #[error("realm: {0}")]
     Realm(#[from] InvalidChallenge),
@@ -82,6 +121,16 @@ impl Methods {
             }
         }
         sources.sort_by_key(|source| *source != TokenSource::Authorization);
+        let mut api_keys = Vec::new();
+        for (name, spec) in &settings.api_keys {
+            let list = ApiKeys::new(name, spec);
+            let list = list.map_err(|source| InvalidMethods::ApiKeys { name: name.clone(), source })?;
+            if sources.contains(&list.source) {
+                return Err(InvalidMethods::SharedSource(name.clone()));
+            }
+            sources.push(list.source.clone());
+            api_keys.push(list);
+        }
         let rules = settings.proofs.unwrap_or(ProofSettings::DEFAULT);
         let proofs = ProofRules::new(Algorithms::ASYMMETRIC, rules.max_age, PROOF_LEEWAY)?;
         let takes_tokens = !providers.is_empty();
@@ -91,7 +140,7 @@ impl Methods {
             takes_tokens && !rules.required,
             takes_tokens && settings.proofs.is_some(),
         )?;
-        Ok(Self { providers, sources, challenges, needs_proof: rules.required, proofs })
+        Ok(Self { providers, api_keys, sources, challenges, needs_proof: rules.required, proofs })
     }
 
     /// Who sends the request; `None` where it has no credentials. May wait for keys, see [`super::keys`]. Cancel-safe.
@@ -101,7 +150,24 @@ impl Methods {
         state: &State,
     ) -> Result<Option<Accepted<'a>>, Refusal<'a>> {
         let Some((source, presented)) = self.presented(shown)? else { return Ok(None) };
-        let accepted = self.verify(source, &presented, state).await?;
+        match self.api_keys.iter().find(|list| list.source == *source) {
+            Some(list) => match list.client(&presented.token) {
+                Some(client) => Ok(Some(Accepted::Key(list, client))),
+                None => Err(Refusal::UnknownKey),
+            },
+            None => self.token(source, &presented, shown, state).await.map(Some),
+        }
+    }
+
+    /// Whose token it is, if whoever sent it may use it.
+    async fn token<'a>(
+        &'a self,
+        source: &TokenSource,
+        presented: &Presented<'_>,
+        shown: Shown<'_>,
+        state: &State,
+    ) -> Result<Accepted<'a>, Refusal<'a>> {
+        let (provider, verified) = self.verify(source, presented, state).await?;
         let scheme = presented.scheme;
         let proof = match scheme {
             Scheme::Bearer if self.needs_proof => {
@@ -111,16 +177,16 @@ impl Methods {
             Scheme::Dpop => Some(self.check_proof(shown, &presented.token, state).map_err(Refusal::Proof)?),
         };
         let possession = Possession { scheme, proof: proof.as_ref(), certificate: None };
-        check_binding(&accepted.verified.claims, possession).map_err(|reason| Refusal::NotPossessed(scheme, reason))?;
+        check_binding(&verified.claims, possession).map_err(|reason| Refusal::NotPossessed(scheme, reason))?;
         // Only now: a proof for a token that is refused anyway does not use up room.
         if proof.is_some_and(|proof| !state.proofs().is_first(&proof, state.unix_time())) {
             return Err(Refusal::Proof(ProofReason::Replayed));
         }
-        let required = &accepted.provider.required_scopes;
-        if !accepted.verified.claims.has_scopes(required.iter().map(String::as_str)) {
+        let required = &provider.required_scopes;
+        if !verified.claims.has_scopes(required.iter().map(String::as_str)) {
             return Err(Refusal::InsufficientScope(scheme, required));
         }
-        Ok(Some(accepted))
+        Ok(Accepted::Token(provider, verified))
     }
 
     /// The credentials at the first source that has any.
@@ -140,7 +206,7 @@ impl Methods {
         source: &TokenSource,
         presented: &Presented<'_>,
         state: &State,
-    ) -> Result<Accepted<'a>, Refusal<'a>> {
+    ) -> Result<(&'a Provider, Arc<Verified>), Refusal<'a>> {
         let refused = |reason| Refusal::Token(presented.scheme, reason);
         let mut candidates: Vec<&Provider> =
             self.providers.iter().filter(|provider| provider.source == *source).collect();
@@ -151,7 +217,7 @@ impl Methods {
         let mut refusal = None;
         for provider in candidates {
             match provider.verify(&presented.token, state).await {
-                Ok(verified) => return Ok(Accepted { provider, verified }),
+                Ok(verified) => return Ok((provider, verified)),
                 // Another one may take it; what nobody can tell outweighs what one of them says.
                 Err(TokenRefusal::Unavailable) => refusal = Some(Refusal::Unavailable),
                 Err(TokenRefusal::Token(reason)) => refusal = refusal.or(Some(refused(reason))),

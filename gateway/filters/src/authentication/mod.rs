@@ -3,6 +3,7 @@
 //! Invariants: what clients send in a field that a policy owns never reaches the backend, also where the policy lets them in
 //! without credentials, only reports, or is switched off. Where nobody can tell who a client is, it is refused (503), never let in.
 
+mod api_key;
 mod decision;
 mod keys;
 mod owned;
@@ -24,7 +25,9 @@ use gateway_engine::{
 };
 use http::{HeaderName, HeaderValue, Uri, header, uri::PathAndQuery};
 
-pub use self::{decision::InvalidMethods, keys::KeySetState, provider::InvalidProvider, state::State};
+pub use self::{
+    api_key::InvalidApiKeys, decision::InvalidMethods, keys::KeySetState, provider::InvalidProvider, state::State,
+};
 use self::{
     decision::{Accepted, Methods, Shown},
     owned::OwnedHeaders,
@@ -61,7 +64,8 @@ impl Authentication {
     pub fn new(settings: &AuthenticationSettings, state: &Arc<State>) -> Result<Self, InvalidAuthentication> {
         let methods = Methods::new(settings, state)?;
         let claims = methods.providers.iter().flat_map(provider::Provider::headers);
-        let owned = OwnedHeaders::new(settings.strip_headers.iter().chain(claims))
+        let clients = methods.api_keys.iter().filter_map(|list| list.client_header.as_ref());
+        let owned = OwnedHeaders::new(settings.strip_headers.iter().chain(claims).chain(clients))
             .map_err(InvalidAuthentication::ProtectedHeader)?;
         let read = methods.sources.iter().filter_map(|source| match source {
             TokenSource::Header(name) => Some(name),
@@ -76,9 +80,7 @@ impl Authentication {
     /// Credentials that were not accepted, and those that the backend is not to have, are taken out.
     fn tell(&self, accepted: Option<&Accepted<'_>>, headers: &mut Headers<'_>) {
         for source in &self.methods.sources {
-            let is_kept =
-                accepted.is_some_and(|accepted| accepted.provider.source == *source && accepted.provider.forward_token);
-            if !is_kept {
+            if accepted.and_then(Accepted::forwarded) != Some(source) {
                 source::remove(source, headers);
             }
         }
@@ -88,7 +90,7 @@ impl Authentication {
         }
         self.owned.strip(headers);
         if let Some(accepted) = accepted {
-            accepted.provider.write_claims(&accepted.verified.claims, headers);
+            accepted.write(headers);
         }
     }
 
@@ -96,7 +98,9 @@ impl Authentication {
         let reason = match refusal {
             Refusal::Missing => Reason::CredentialsMissing,
             Refusal::Unreadable(_) => Reason::CredentialsMalformed,
-            Refusal::Token(..) | Refusal::Proof(_) | Refusal::NotPossessed(..) => Reason::CredentialsRefused,
+            Refusal::UnknownKey | Refusal::Token(..) | Refusal::Proof(_) | Refusal::NotPossessed(..) => {
+                Reason::CredentialsRefused
+            }
             Refusal::InsufficientScope(..) => Reason::InsufficientScope,
             Refusal::Unavailable => Reason::IdentityProviderUnavailable,
         };

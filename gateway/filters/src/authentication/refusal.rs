@@ -14,6 +14,8 @@ pub(super) enum Refusal<'a> {
     Missing,
     /// They cannot be read, or stand twice.
     Unreadable(CredentialsError),
+    /// Nobody has this API key.
+    UnknownKey,
     /// The token is not good.
     Token(Scheme, Reason),
     /// The proof of possession is not good.
@@ -32,6 +34,7 @@ impl Refusal<'_> {
         match self {
             Self::Missing => "The request has no credentials.".into(),
             Self::Unreadable(reason) => sentence(reason),
+            Self::UnknownKey => "The API key is not known.".into(),
             Self::Token(_, reason) => sentence(reason),
             Self::Proof(reason) => sentence(reason),
             Self::NotPossessed(_, reason) => sentence(reason),
@@ -74,7 +77,8 @@ impl Challenges {
     pub(super) fn values(&self, refusal: &Refusal<'_>) -> Vec<HeaderValue> {
         let values: Vec<String> = match refusal {
             Refusal::Unavailable => Vec::new(),
-            Refusal::Missing => {
+            // There is no scheme for keys; what else would be taken is told.
+            Refusal::Missing | Refusal::UnknownKey => {
                 let all = [(self.shows_bearer, &self.bearer), (self.shows_proof, &self.proof)];
                 let shown = all.into_iter().filter(|(is_shown, _)| *is_shown);
                 shown.map(|(_, challenge)| challenge.value(Problem::MissingToken)).collect()

@@ -5,8 +5,8 @@ use std::time::{Duration, UNIX_EPOCH};
 use control_plane_model::{
     ObjectName,
     policy::{
-        Audiences, ClaimToHeader, IdentityProvider, JwtRules, KeySource, ListEncoding, ProofSettings, ProviderUse,
-        SigningAlgorithm, TextEncoding,
+        ApiKey, ApiKeys, Audiences, ClaimToHeader, IdentityProvider, JwtRules, KeySource, ListEncoding, ProofSettings,
+        ProviderUse, SigningAlgorithm, TextEncoding,
     },
 };
 use gateway_engine::{
@@ -124,7 +124,10 @@ impl Policy {
         let (method, scheme) = (Method::GET, strict::Scheme::Https);
         let shown = Shown { method: &method, scheme, uri: &uri, headers: &headers };
         let accepted = self.0.methods.decide(shown, &self.0.state).await?;
-        let subject = accepted.as_ref().map(|accepted| accepted.verified.claims.subject().unwrap().to_owned());
+        let subject = accepted.as_ref().map(|accepted| match accepted {
+            Accepted::Token(_, verified) => verified.claims.subject().unwrap().to_owned(),
+            Accepted::Key(list, client) => format!("{} of {}", client, list.name),
+        });
         let received = Received {
             method: Method::GET,
             scheme,
@@ -441,4 +444,48 @@ fn a_policy_that_cannot_be_honoured_says_where() {
     assert!(new(&realm).starts_with("realm: "));
     let host = AuthenticationSettings { strip_headers: vec![header::HOST], ..settings() };
     assert_eq!(new(&host), "header host cannot be changed by a filter");
+}
+
+fn api_keys(source: TokenSource, keys: &[(&str, &str)]) -> ApiKeys {
+    let key = |(client, key): &(&str, &str)| ApiKey { client: (*client).into(), digest: Sha256::digest(key).into() };
+    ApiKeys {
+        source,
+        forward_key: false,
+        client_header: Some(HeaderName::from_static("x-client")),
+        keys: keys.iter().map(key).collect(),
+    }
+}
+
+#[tokio::test]
+async fn an_api_key_is_known_by_its_digest_and_stays_here() {
+    let field = TokenSource::Header(HeaderName::from_static("x-api-key"));
+    let mut settings = settings();
+    settings.api_keys.insert("partners".into(), api_keys(field, &[("acme", "key-of-acme"), ("umbra", "key-of-umbra")]));
+    let policy = Policy::new(&settings);
+    let seen = policy.ask("/", &[("x-api-key", "key-of-umbra"), ("x-client", "acme")]).await.unwrap();
+    assert_eq!((seen.subject.as_deref(), seen.header("x-client")), (Some("umbra of partners"), Some("umbra")));
+    assert_eq!(seen.header("x-api-key"), None);
+    for wrong in ["key-of-umbrA", "key-of-umbra2", "x"] {
+        assert_eq!(policy.refusal(&[("x-api-key", wrong)]).await, Refusal::UnknownKey);
+    }
+    let twice = [("x-api-key", "key-of-acme"), ("x-api-key", "key-of-umbra")];
+    assert_eq!(policy.refusal(&twice).await, Refusal::Unreadable(CredentialsError::Several));
+    // The token decides, and the key does not reach the backend.
+    let token = format!("Bearer {}", ONE.token(&claims()));
+    let seen = policy.ask("/", &[("authorization", &token), ("x-api-key", "key-of-acme")]).await.unwrap();
+    assert_eq!(
+        (seen.subject.as_deref(), seen.header("x-api-key"), seen.header("x-client")),
+        (Some("alice"), None, None)
+    );
+    assert_eq!(
+        policy.refusal(&[("authorization", "Bearer a.b.c"), ("x-api-key", "key-of-acme")]).await,
+        refused(Reason::Malformed)
+    );
+
+    settings.api_keys.insert("others".into(), api_keys(TokenSource::Authorization, &[]));
+    let error = |settings: &AuthenticationSettings| Authentication::new(settings, &state()).unwrap_err().to_string();
+    assert_eq!(error(&settings), "apiKeys.others: keys are not taken from Authorization");
+    let shared = settings.api_keys["partners"].clone();
+    settings.api_keys.insert("others".into(), shared);
+    assert!(error(&settings).starts_with("apiKeys.partners: another list"));
 }
