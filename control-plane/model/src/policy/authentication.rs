@@ -27,6 +27,8 @@ pub struct AuthenticationSettings {
     pub providers: BTreeMap<Arc<str>, ProviderUse>,
     /// Lists of API keys, each under a name.
     pub api_keys: BTreeMap<Arc<str>, ApiKeys>,
+    /// Users with passwords (RFC 7617).
+    pub basic: Option<Basic>,
     /// How proofs of possession are checked.
     pub proofs: Option<ProofSettings>,
     /// Fields that no client may send to the backend, beside those that claims are written to. Every level adds to them:
@@ -35,8 +37,15 @@ pub struct AuthenticationSettings {
 }
 
 impl AuthenticationSettings {
-    /// Most providers of one policy.
+    /// Most providers, and most lists of API keys, of one policy.
     pub const MAX_PROVIDERS: usize = 16;
+
+    /// `names` as [`Self::strip_headers`] has them.
+    pub fn sorted(mut names: Vec<HeaderName>) -> Vec<HeaderName> {
+        names.sort_by(|one, other| one.as_str().cmp(other.as_str()));
+        names.dedup();
+        names
+    }
 }
 
 /// How a policy uses an identity provider.
@@ -76,6 +85,79 @@ pub struct ApiKey {
     pub client: Arc<str>,
     /// SHA-256 over the key. (No slow hash: a key is long and random, unlike a password.)
     pub digest: [u8; 32],
+}
+
+/// Users with passwords, in `Authorization` with the scheme `Basic`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Basic {
+    /// What checks each user's password. No name has a colon.
+    pub users: BTreeMap<Arc<str>, PasswordHash>,
+    /// Whether the backend gets name and password too.
+    pub forward_password: bool,
+    /// A header that tells the backend the user's name.
+    pub user_header: Option<HeaderName>,
+}
+
+/// What checks a password: bcrypt (`$2b$…`), or Argon2id in the PHC form. What it costs to check is bounded, so that whoever
+/// writes one cannot make the gateway work for long.
+#[derive(Clone, PartialEq, Eq)]
+pub struct PasswordHash(Arc<str>);
+
+/// Not a hash that is taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "want bcrypt ($2a$, $2b$, $2y$) with a cost of 4 to 12, or $argon2id$v=19$ with m=8 to 65536, t=1 to 4, p=1 to 4"
+)]
+pub struct InvalidHash;
+
+impl PasswordHash {
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    fn is_bcrypt(text: &str) -> bool {
+        let rest = ["$2a$", "$2b$", "$2y$"].iter().find_map(|prefix| text.strip_prefix(prefix));
+        let Some((cost, rest)) = rest.and_then(|rest| rest.split_once('$')) else { return false };
+        let is_digit = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'.' || byte == b'/';
+        let cost_is_bounded = cost.len() == 2 && cost.parse::<u8>().is_ok_and(|cost| (4..=12).contains(&cost));
+        cost_is_bounded && rest.len() == 53 && rest.bytes().all(is_digit)
+    }
+
+    fn is_argon2id(text: &str) -> bool {
+        let mut parts = text.strip_prefix("$argon2id$v=19$").unwrap_or_default().split('$');
+        let (Some(costs), Some(salt), Some(hash), None) = (parts.next(), parts.next(), parts.next(), parts.next())
+        else {
+            return false;
+        };
+        let mut costs = costs.split(',');
+        let mut is_within = |name: &str, least: u32, most: u32| {
+            let value =
+                costs.next().and_then(|cost| cost.strip_prefix(name)).and_then(|value| value.parse::<u32>().ok());
+            value.is_some_and(|value| (least..=most).contains(&value))
+        };
+        let costs_are_bounded = is_within("m=", 8, 65_536) && is_within("t=", 1, 4) && is_within("p=", 1, 4);
+        let is_base64 = |text: &str, least: usize| {
+            (least..=128).contains(&text.len())
+                && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'+' || byte == b'/')
+        };
+        costs_are_bounded && costs.next().is_none() && is_base64(salt, 11) && is_base64(hash, 16)
+    }
+}
+
+impl FromStr for PasswordHash {
+    type Err = InvalidHash;
+
+    fn from_str(text: &str) -> Result<Self, InvalidHash> {
+        if Self::is_bcrypt(text) || Self::is_argon2id(text) { Ok(Self(text.into())) } else { Err(InvalidHash) }
+    }
+}
+
+/// Shows nothing of it: it can be tried against words.
+impl fmt::Debug for PasswordHash {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("PasswordHash")
+    }
 }
 
 /// Where a credential is in a request.
@@ -134,6 +216,8 @@ pub struct ProofSettings {
 }
 
 impl ProofSettings {
+    /// Least and most of [`Self::max_age`].
+    pub const MAX_AGE: [Duration; 2] = [Duration::from_secs(1), Duration::from_mins(5)];
     /// Where nothing is said: for tokens that are bound to a key, and for one minute.
     pub const DEFAULT: Self = Self { required: false, max_age: Duration::from_mins(1) };
 }
@@ -424,6 +508,33 @@ mod tests {
         }
         assert_eq!(HttpsUrl::discovery("https://id.example?a=b"), Err(InvalidUrl));
         assert_eq!(HttpsUrl::discovery("urn:issuer"), Err(InvalidUrl));
+    }
+
+    #[test]
+    fn a_password_hash_is_one_of_two_kinds_and_its_cost_is_bounded() {
+        let bcrypt = |start: &str| format!("{start}{}", "a".repeat(53));
+        let argon = |costs: &str| format!("$argon2id$v=19${costs}$c2FsdHNhbHQ${}", "a".repeat(43));
+        for text in [bcrypt("$2b$12$"), bcrypt("$2y$04$"), argon("m=65536,t=4,p=4"), argon("m=19456,t=2,p=1")] {
+            assert!(text.parse::<PasswordHash>().is_ok(), "{text}");
+            assert_eq!(format!("{:?}", text.parse::<PasswordHash>().unwrap()), "PasswordHash");
+        }
+        for text in [
+            bcrypt("$2b$13$"),
+            bcrypt("$2b$4$"),
+            bcrypt("$2c$10$"),
+            bcrypt("$2b$10$a"),
+            argon("m=65537,t=1,p=1"),
+            argon("m=19456,t=5,p=1"),
+            argon("t=1,m=19456,p=1"),
+            argon("m=19456,t=1"),
+            argon("m=19456,t=1,p=1,x=1"),
+            argon("m=19456,t=1,p=1").replace("argon2id", "argon2i"),
+            "secret".to_owned(),
+            "{SHA}2jmj7l5rSw0yVb/vlWAYkK/YBwk=".to_owned(),
+            String::new(),
+        ] {
+            assert_eq!(text.parse::<PasswordHash>(), Err(InvalidHash), "{text}");
+        }
     }
 
     #[test]

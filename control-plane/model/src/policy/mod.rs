@@ -3,7 +3,7 @@
 mod authentication;
 
 pub use authentication::{
-    ApiKey, ApiKeys, Audiences, AuthenticationSettings, ClaimToHeader, HttpsUrl, IdentityProvider, InvalidRemoteKeys,
-    InvalidUrl, JwtRules, KeyLocation, KeySource, ListEncoding, ProofSettings, ProviderUse, RemoteKeys,
-    SigningAlgorithm, TextEncoding, TokenSource,
+    ApiKey, ApiKeys, Audiences, AuthenticationSettings, Basic, ClaimToHeader, HttpsUrl, IdentityProvider, InvalidHash,
+    InvalidRemoteKeys, InvalidUrl, JwtRules, KeyLocation, KeySource, ListEncoding, PasswordHash, ProofSettings,
+    ProviderUse, RemoteKeys, SigningAlgorithm, TextEncoding, TokenSource,
 };

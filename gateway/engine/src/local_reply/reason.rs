@@ -177,6 +177,9 @@ reasons! {
     /// Nobody can tell who the client is.
     IdentityProviderUnavailable "identity_provider_unavailable" SERVICE_UNAVAILABLE Unavailable Keep
         "Identity provider unavailable" "The identity provider cannot be reached; try again.";
+    /// More passwords at once than can be checked.
+    AuthenticationBusy "authentication_busy" SERVICE_UNAVAILABLE Unavailable Keep
+        "Authentication busy" "Too many passwords are being checked; try again.";
     /// The rule names a Service or port that does not exist.
     BackendNotFound "backend_not_found" INTERNAL_SERVER_ERROR Unavailable Keep
         "Backend not found" "The route names a backend that does not exist.";

@@ -15,9 +15,10 @@ use policy_jose::{
 
 use super::{
     api_key::{ApiKeys, InvalidApiKeys},
+    password::{Checked, Login, Users},
     provider::{InvalidProvider, Provider, TokenRefusal},
     refusal::{Challenges, Refusal},
-    source::{self, Presented},
+    source::{self, Presented, Schemes},
     state::State,
 };
 
@@ -39,6 +40,8 @@ pub(super) enum Accepted<'a> {
     Token(&'a Provider, Arc<Verified>),
     /// A key of a list, with whose it is.
     Key(&'a ApiKeys, &'a Arc<str>),
+    /// A user with a password.
+    User(&'a Users, &'a Arc<str>),
 }
 
 impl Accepted<'_> {
@@ -47,20 +50,20 @@ impl Accepted<'_> {
         match self {
             Self::Token(provider, _) => provider.forward_token.then_some(&provider.source),
             Self::Key(list, _) => list.forward_key.then_some(&list.source),
+            Self::User(users, _) => users.forward_password.then_some(&TokenSource::Authorization),
         }
     }
 
     /// Tells the backend who it is.
     pub(super) fn write(&self, headers: &mut Headers<'_>) {
-        match self {
-            Self::Token(provider, verified) => provider.write_claims(&verified.claims, headers),
-            Self::Key(list, client) => {
-                let value = list.client_header.as_ref().zip(HeaderValue::from_str(client).ok());
-                if let Some((header, value)) = value {
-                    // It is not protected.
-                    let _ = headers.set(header, value);
-                }
-            }
+        let (header, name) = match self {
+            Self::Token(provider, verified) => return provider.write_claims(&verified.claims, headers),
+            Self::Key(list, client) => (&list.client_header, client),
+            Self::User(users, name) => (&users.user_header, name),
+        };
+        if let (Some(header), Ok(value)) = (header, HeaderValue::from_str(name)) {
+            // It is not protected.
+            let _ = headers.set(header, value);
         }
     }
 }
@@ -70,6 +73,8 @@ impl Accepted<'_> {
 pub(super) struct Methods {
     pub(super) providers: Vec<Provider>,
     pub(super) api_keys: Vec<ApiKeys>,
+    pub(super) users: Option<Users>,
+    pub(super) schemes: Schemes,
     /// Each once: `Authorization` first, those of API keys last.
     pub(super) sources: Vec<TokenSource>,
     pub(super) challenges: Challenges,
@@ -120,6 +125,11 @@ impl Methods {
                 sources.push(provider.source.clone());
             }
         }
+        let schemes =
+            Schemes { tokens: sources.contains(&TokenSource::Authorization), basic: settings.basic.is_some() };
+        if schemes.basic && !schemes.tokens {
+            sources.push(TokenSource::Authorization);
+        }
         sources.sort_by_key(|source| *source != TokenSource::Authorization);
         let mut api_keys = Vec::new();
         for (name, spec) in &settings.api_keys {
@@ -139,8 +149,10 @@ impl Methods {
             Algorithms::ASYMMETRIC,
             takes_tokens && !rules.required,
             takes_tokens && settings.proofs.is_some(),
+            schemes.basic,
         )?;
-        Ok(Self { providers, api_keys, sources, challenges, needs_proof: rules.required, proofs })
+        let users = settings.basic.as_ref().map(Users::new);
+        Ok(Self { providers, api_keys, users, schemes, sources, challenges, needs_proof: rules.required, proofs })
     }
 
     /// Who sends the request; `None` where it has no credentials. May wait for keys, see [`super::keys`]. Cancel-safe.
@@ -150,12 +162,25 @@ impl Methods {
         state: &State,
     ) -> Result<Option<Accepted<'a>>, Refusal<'a>> {
         let Some((source, presented)) = self.presented(shown)? else { return Ok(None) };
+        let (scheme, token) = match presented {
+            Presented::Token(scheme, token) => (scheme, token),
+            Presented::Login(login) => return self.login(login, state).await.map(Some),
+        };
         match self.api_keys.iter().find(|list| list.source == *source) {
-            Some(list) => match list.client(&presented.token) {
+            Some(list) => match list.client(&token) {
                 Some(client) => Ok(Some(Accepted::Key(list, client))),
                 None => Err(Refusal::UnknownKey),
             },
-            None => self.token(source, &presented, shown, state).await.map(Some),
+            None => self.token(source, (scheme, &token), shown, state).await.map(Some),
+        }
+    }
+
+    async fn login<'a>(&'a self, login: Login, state: &State) -> Result<Accepted<'a>, Refusal<'a>> {
+        let users = self.users.as_ref().ok_or(Refusal::WrongPassword)?;
+        match users.check(login, state.passwords(), state.unix_time()).await {
+            (Checked::Right, Some(name)) => Ok(Accepted::User(users, name)),
+            (Checked::Busy, _) => Err(Refusal::Busy),
+            _ => Err(Refusal::WrongPassword),
         }
     }
 
@@ -163,18 +188,17 @@ impl Methods {
     async fn token<'a>(
         &'a self,
         source: &TokenSource,
-        presented: &Presented<'_>,
+        (scheme, token): (Scheme, &str),
         shown: Shown<'_>,
         state: &State,
     ) -> Result<Accepted<'a>, Refusal<'a>> {
-        let (provider, verified) = self.verify(source, presented, state).await?;
-        let scheme = presented.scheme;
+        let (provider, verified) = self.verify(source, (scheme, token), state).await?;
         let proof = match scheme {
             Scheme::Bearer if self.needs_proof => {
                 return Err(Refusal::NotPossessed(scheme, BindingReason::ProofRequired));
             }
             Scheme::Bearer => None,
-            Scheme::Dpop => Some(self.check_proof(shown, &presented.token, state).map_err(Refusal::Proof)?),
+            Scheme::Dpop => Some(self.check_proof(shown, token, state).map_err(Refusal::Proof)?),
         };
         let possession = Possession { scheme, proof: proof.as_ref(), certificate: None };
         check_binding(&verified.claims, possession).map_err(|reason| Refusal::NotPossessed(scheme, reason))?;
@@ -192,7 +216,7 @@ impl Methods {
     /// The credentials at the first source that has any.
     fn presented<'a>(&self, shown: Shown<'a>) -> Result<Option<(&TokenSource, Presented<'a>)>, Refusal<'static>> {
         for source in &self.sources {
-            let found = source::find(source, shown.headers, shown.uri).map_err(Refusal::Unreadable)?;
+            let found = source::find(source, self.schemes, shown.headers, shown.uri).map_err(Refusal::Unreadable)?;
             if let Some(presented) = found {
                 return Ok(Some((source, presented)));
             }
@@ -204,19 +228,19 @@ impl Methods {
     async fn verify<'a>(
         &'a self,
         source: &TokenSource,
-        presented: &Presented<'_>,
+        (scheme, token): (Scheme, &str),
         state: &State,
     ) -> Result<(&'a Provider, Arc<Verified>), Refusal<'a>> {
-        let refused = |reason| Refusal::Token(presented.scheme, reason);
+        let refused = |reason| Refusal::Token(scheme, reason);
         let mut candidates: Vec<&Provider> =
             self.providers.iter().filter(|provider| provider.source == *source).collect();
         if candidates.len() > 1 {
-            let issuer = claimed_issuer(&presented.token).map_err(refused)?;
+            let issuer = claimed_issuer(token).map_err(refused)?;
             candidates.retain(|provider| *provider.issuer == *issuer);
         }
         let mut refusal = None;
         for provider in candidates {
-            match provider.verify(&presented.token, state).await {
+            match provider.verify(token, state).await {
                 Ok(verified) => return Ok((provider, verified)),
                 // Another one may take it; what nobody can tell outweighs what one of them says.
                 Err(TokenRefusal::Unavailable) => refusal = Some(Refusal::Unavailable),

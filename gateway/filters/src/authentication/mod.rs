@@ -7,6 +7,7 @@ mod api_key;
 mod decision;
 mod keys;
 mod owned;
+mod password;
 mod provider;
 mod refusal;
 mod source;
@@ -65,7 +66,8 @@ impl Authentication {
         let methods = Methods::new(settings, state)?;
         let claims = methods.providers.iter().flat_map(provider::Provider::headers);
         let clients = methods.api_keys.iter().filter_map(|list| list.client_header.as_ref());
-        let owned = OwnedHeaders::new(settings.strip_headers.iter().chain(claims).chain(clients))
+        let users = methods.users.iter().filter_map(|users| users.user_header.as_ref());
+        let owned = OwnedHeaders::new(settings.strip_headers.iter().chain(claims).chain(clients).chain(users))
             .map_err(InvalidAuthentication::ProtectedHeader)?;
         let read = methods.sources.iter().filter_map(|source| match source {
             TokenSource::Header(name) => Some(name),
@@ -81,7 +83,7 @@ impl Authentication {
     fn tell(&self, accepted: Option<&Accepted<'_>>, headers: &mut Headers<'_>) {
         for source in &self.methods.sources {
             if accepted.and_then(Accepted::forwarded) != Some(source) {
-                source::remove(source, headers);
+                source::remove(source, self.methods.schemes, headers);
             }
         }
         if headers.all().get(header::AUTHORIZATION).is_none() {
@@ -98,14 +100,17 @@ impl Authentication {
         let reason = match refusal {
             Refusal::Missing => Reason::CredentialsMissing,
             Refusal::Unreadable(_) => Reason::CredentialsMalformed,
-            Refusal::UnknownKey | Refusal::Token(..) | Refusal::Proof(_) | Refusal::NotPossessed(..) => {
-                Reason::CredentialsRefused
-            }
+            Refusal::UnknownKey
+            | Refusal::WrongPassword
+            | Refusal::Token(..)
+            | Refusal::Proof(_)
+            | Refusal::NotPossessed(..) => Reason::CredentialsRefused,
             Refusal::InsufficientScope(..) => Reason::InsufficientScope,
             Refusal::Unavailable => Reason::IdentityProviderUnavailable,
+            Refusal::Busy => Reason::AuthenticationBusy,
         };
         let mut reply = LocalReply::from(reason).with_detail(refusal.detail());
-        if *refusal == Refusal::Unavailable {
+        if matches!(refusal, Refusal::Unavailable | Refusal::Busy) {
             reply = reply.with_header(header::RETRY_AFTER, RETRY_AFTER);
         }
         for challenge in self.methods.challenges.values(refusal) {

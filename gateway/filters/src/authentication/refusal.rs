@@ -16,6 +16,10 @@ pub(super) enum Refusal<'a> {
     Unreadable(CredentialsError),
     /// Nobody has this API key.
     UnknownKey,
+    /// Nobody has this name and password.
+    WrongPassword,
+    /// Too many passwords wait to be checked.
+    Busy,
     /// The token is not good.
     Token(Scheme, Reason),
     /// The proof of possession is not good.
@@ -35,6 +39,8 @@ impl Refusal<'_> {
             Self::Missing => "The request has no credentials.".into(),
             Self::Unreadable(reason) => sentence(reason),
             Self::UnknownKey => "The API key is not known.".into(),
+            Self::WrongPassword => "Name or password is wrong.".into(),
+            Self::Busy => "Too many passwords are being checked; try again.".into(),
             Self::Token(_, reason) => sentence(reason),
             Self::Proof(reason) => sentence(reason),
             Self::NotPossessed(_, reason) => sentence(reason),
@@ -51,6 +57,9 @@ fn sentence(reason: &dyn std::fmt::Display) -> Cow<'static, str> {
     first.into_iter().chain(characters).chain(['.']).collect::<String>().into()
 }
 
+/// What `Basic` names as the protection space, which it must, where the policy names none.
+const DEFAULT_REALM: &str = "gateway";
+
 /// The challenges of one policy.
 #[derive(Clone, Debug)]
 pub(super) struct Challenges {
@@ -59,6 +68,8 @@ pub(super) struct Challenges {
     /// Which of them a client without credentials is shown.
     shows_bearer: bool,
     shows_proof: bool,
+    /// Where names and passwords are taken (RFC 7617 section 2).
+    basic: Option<String>,
 }
 
 impl Challenges {
@@ -68,20 +79,25 @@ impl Challenges {
         proof_algorithms: Algorithms,
         shows_bearer: bool,
         shows_proof: bool,
+        shows_basic: bool,
     ) -> Result<Self, InvalidChallenge> {
         let proof = Challenge::new(Scheme::Dpop, realm, None)?.with_proof_algorithms(proof_algorithms);
-        Ok(Self { bearer: Challenge::new(Scheme::Bearer, realm, None)?, proof, shows_bearer, shows_proof })
+        let bearer = Challenge::new(Scheme::Bearer, realm, None)?;
+        let escaped = realm.unwrap_or(DEFAULT_REALM).replace('\\', "\\\\").replace('"', "\\\"");
+        let basic = shows_basic.then(|| format!("Basic realm=\"{escaped}\", charset=\"UTF-8\""));
+        Ok(Self { bearer, proof, shows_bearer, shows_proof, basic })
     }
 
     /// The values of `WWW-Authenticate` for `refusal`.
     pub(super) fn values(&self, refusal: &Refusal<'_>) -> Vec<HeaderValue> {
         let values: Vec<String> = match refusal {
-            Refusal::Unavailable => Vec::new(),
+            Refusal::Unavailable | Refusal::Busy => Vec::new(),
             // There is no scheme for keys; what else would be taken is told.
-            Refusal::Missing | Refusal::UnknownKey => {
+            Refusal::Missing | Refusal::UnknownKey | Refusal::WrongPassword => {
                 let all = [(self.shows_bearer, &self.bearer), (self.shows_proof, &self.proof)];
                 let shown = all.into_iter().filter(|(is_shown, _)| *is_shown);
-                shown.map(|(_, challenge)| challenge.value(Problem::MissingToken)).collect()
+                let shown = shown.map(|(_, challenge)| challenge.value(Problem::MissingToken));
+                shown.chain(self.basic.clone()).collect()
             }
             Refusal::Unreadable(error) => vec![self.bearer.value(Problem::InvalidRequest(*error))],
             Refusal::Token(scheme, reason) => vec![self.of(*scheme).value(Problem::InvalidToken(*reason))],

@@ -11,30 +11,53 @@ use http::{HeaderMap, HeaderValue, Uri, header, uri::PathAndQuery};
 use percent_encoding::percent_decode_str;
 use policy_jose::{CredentialsError, Scheme, credentials};
 
-/// A token as it was presented, not yet checked. Has no `Debug` form: it is a secret.
-pub(super) struct Presented<'a> {
-    pub(super) scheme: Scheme,
-    pub(super) token: Cow<'a, str>,
+use super::password::{Login, login};
+
+/// Credentials as they were presented, not yet checked. Has no `Debug` form: they are secrets.
+pub(super) enum Presented<'a> {
+    /// A token, or an API key.
+    Token(Scheme, Cow<'a, str>),
+    /// A name and a password.
+    Login(Login),
 }
 
-/// The token at `source`. `None` where there is nothing, or in `Authorization` another scheme.
+/// Which schemes of `Authorization` are for a policy. All others are for the backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Schemes {
+    /// `Bearer` and `DPoP`.
+    pub(super) tokens: bool,
+    /// `Basic`.
+    pub(super) basic: bool,
+}
+
+impl Schemes {
+    fn find(self, headers: &HeaderMap) -> Result<Option<Presented<'_>>, CredentialsError> {
+        let values = headers.get_all(header::AUTHORIZATION);
+        if let Some(found) = credentials(values.iter().map(HeaderValue::as_bytes))? {
+            return Ok(self.tokens.then_some(Presented::Token(found.scheme, Cow::Borrowed(found.token))));
+        }
+        match values.iter().next() {
+            Some(value) if self.basic => Ok(login(value)?.map(Presented::Login)),
+            _ => Ok(None),
+        }
+    }
+}
+
+/// The credentials at `source`. `None` where there are none for this policy.
 pub(super) fn find<'a>(
     source: &TokenSource,
+    schemes: Schemes,
     headers: &'a HeaderMap,
     uri: &'a Uri,
 ) -> Result<Option<Presented<'a>>, CredentialsError> {
     match source {
-        TokenSource::Authorization => {
-            let values = headers.get_all(header::AUTHORIZATION).into_iter().map(HeaderValue::as_bytes);
-            let found = credentials(values)?;
-            Ok(found.map(|found| Presented { scheme: found.scheme, token: Cow::Borrowed(found.token) }))
-        }
-        other => Ok(value(other, headers, uri)?.map(|token| Presented { scheme: Scheme::Bearer, token })),
+        TokenSource::Authorization => schemes.find(headers),
+        other => Ok(value(other, headers, uri)?.map(|token| Presented::Token(Scheme::Bearer, token))),
     }
 }
 
 /// The text at `source`, other than `Authorization`. Nothing and an empty text are the same.
-pub(super) fn value<'a>(
+fn value<'a>(
     source: &TokenSource,
     headers: &'a HeaderMap,
     uri: &'a Uri,
@@ -62,12 +85,11 @@ pub(super) fn value<'a>(
 
 /// Takes the credentials out of the head that the backend gets; those of a query parameter, [`without_parameters`] does.
 /// `Authorization` with another scheme stays: it is not for this policy.
-pub(super) fn remove(source: &TokenSource, headers: &mut Headers<'_>) {
+pub(super) fn remove(source: &TokenSource, schemes: Schemes, headers: &mut Headers<'_>) {
     // None of these fields is protected.
     let _ = match source {
         TokenSource::Authorization => {
-            let values = headers.all().get_all(header::AUTHORIZATION).into_iter().map(HeaderValue::as_bytes);
-            if matches!(credentials(values), Ok(None)) {
+            if matches!(schemes.find(headers.all()), Ok(None)) {
                 return;
             }
             headers.remove(&header::AUTHORIZATION)
@@ -150,7 +172,11 @@ mod tests {
     ) -> Result<Option<String>, CredentialsError> {
         let headers = headers(fields);
         let uri: Uri = uri.parse().unwrap();
-        find(source, &headers, &uri).map(|found| found.map(|found| found.token.into_owned()))
+        let schemes = Schemes { tokens: true, basic: false };
+        find(source, schemes, &headers, &uri).map(|found| match found? {
+            Presented::Token(_, token) => Some(token.into_owned()),
+            Presented::Login(_) => panic!("no login is asked for"),
+        })
     }
 
     #[test]

@@ -11,7 +11,10 @@ use kit_process::{
 };
 use policy_jose::{ReplayMemory, TokenCache, UnixTime};
 
-use super::keys::{KeySetState, KeyStore};
+use super::{
+    keys::{KeySetState, KeyStore},
+    password::Work,
+};
 
 /// Proofs of possession that are remembered as used.
 const REMEMBERED_PROOFS: usize = 64 * 1024;
@@ -24,12 +27,13 @@ pub struct State {
     seed: [u8; 16],
     tokens: OnceLock<TokenCache>,
     proofs: OnceLock<ReplayMemory>,
+    passwords: OnceLock<Work>,
 }
 
 impl State {
     pub(super) fn new(clock: Arc<dyn Clock>, seed: [u8; 16]) -> Self {
         let keys = KeyStore::new(Arc::new(rustls::crypto::aws_lc_rs::default_provider()));
-        Self { clock, keys, seed, tokens: OnceLock::new(), proofs: OnceLock::new() }
+        Self { clock, keys, seed, tokens: OnceLock::new(), proofs: OnceLock::new(), passwords: OnceLock::new() }
     }
 
     /// Accepted tokens.
@@ -40,6 +44,11 @@ impl State {
     /// Proofs that served.
     pub(super) fn proofs(&self) -> &ReplayMemory {
         self.proofs.get_or_init(|| ReplayMemory::new(REMEMBERED_PROOFS))
+    }
+
+    /// Passwords that are checked, and that were.
+    pub(super) fn passwords(&self) -> &Work {
+        self.passwords.get_or_init(|| Work::new(self.seed))
     }
 
     /// Now, as tokens count it.

@@ -2,11 +2,12 @@
 
 use std::time::{Duration, UNIX_EPOCH};
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use control_plane_model::{
     ObjectName,
     policy::{
-        ApiKey, ApiKeys, Audiences, ClaimToHeader, IdentityProvider, JwtRules, KeySource, ListEncoding, ProofSettings,
-        ProviderUse, SigningAlgorithm, TextEncoding,
+        ApiKey, ApiKeys, Audiences, Basic, ClaimToHeader, IdentityProvider, JwtRules, KeySource, ListEncoding,
+        ProofSettings, ProviderUse, SigningAlgorithm, TextEncoding,
     },
 };
 use gateway_engine::{
@@ -127,6 +128,7 @@ impl Policy {
         let subject = accepted.as_ref().map(|accepted| match accepted {
             Accepted::Token(_, verified) => verified.claims.subject().unwrap().to_owned(),
             Accepted::Key(list, client) => format!("{} of {}", client, list.name),
+            Accepted::User(_, name) => name.to_string(),
         });
         let received = Received {
             method: Method::GET,
@@ -488,4 +490,39 @@ async fn an_api_key_is_known_by_its_digest_and_stays_here() {
     let shared = settings.api_keys["partners"].clone();
     settings.api_keys.insert("others".into(), shared);
     assert!(error(&settings).starts_with("apiKeys.partners: another list"));
+}
+
+#[tokio::test]
+async fn a_user_with_a_password_is_taken_beside_tokens_and_the_password_stays_here() {
+    let hash = bcrypt::hash_with_salt("pass", 4, [7; 16]).unwrap().to_string();
+    let basic = Basic {
+        users: [("bob".into(), hash.parse().unwrap())].into(),
+        forward_password: false,
+        user_header: Some(HeaderName::from_static("x-user")),
+    };
+    let policy = Policy::new(&AuthenticationSettings { basic: Some(basic.clone()), ..settings() });
+    let right = format!("Basic {}", STANDARD.encode("bob:pass"));
+    let seen = policy.ask("/", &[("authorization", &right), ("x-user", "root")]).await.unwrap();
+    assert_eq!((seen.subject.as_deref(), seen.header("x-user")), (Some("bob"), Some("bob")));
+    assert_eq!(seen.header("authorization"), None);
+    assert!(policy.bearer(&ONE.token(&claims())).await.is_ok());
+    let wrong = format!("Basic {}", STANDARD.encode("bob:Pass"));
+    assert_eq!(policy.refusal(&[("authorization", &wrong)]).await, Refusal::WrongPassword);
+    assert_eq!(
+        policy.refusal(&[("authorization", &right), ("authorization", &right)]).await,
+        Refusal::Unreadable(CredentialsError::Several)
+    );
+    let challenges = policy.0.methods.challenges.values(&Refusal::Missing);
+    assert_eq!(challenges, ["Bearer", r#"Basic realm="gateway", charset="UTF-8""#]);
+
+    let alone = AuthenticationSettings {
+        basic: Some(basic),
+        realm: Some(r#"a "b""#.into()),
+        ..AuthenticationSettings::default()
+    };
+    let alone = Policy::new(&alone);
+    assert_eq!(alone.ask("/", &[("authorization", &right)]).await.unwrap().subject.as_deref(), Some("bob"));
+    assert_eq!(alone.ask("/", &[("authorization", "Bearer a.b.c")]).await.unwrap().subject, None);
+    let challenges = alone.0.methods.challenges.values(&Refusal::WrongPassword);
+    assert_eq!(challenges, [r#"Basic realm="a \"b\"", charset="UTF-8""#]);
 }
