@@ -13,7 +13,7 @@ use std::{sync::Arc, time::Duration};
 
 use control_plane_translate::{Kind, StatusUpdate, merge_status};
 use crds::{
-    GatewayConfig,
+    GatewayConfig, RateLimitPolicy,
     gateway_api::{BackendTLSPolicy, GRPCRoute, Gateway, GatewayClass, HTTPRoute, ListenerSet},
 };
 use jiff::Timestamp;
@@ -194,6 +194,7 @@ fn resource(kind: Kind) -> Option<ApiResource> {
         Kind::GrpcRoute => ApiResource::erase::<GRPCRoute>(&()),
         Kind::BackendTlsPolicy => ApiResource::erase::<BackendTLSPolicy>(&()),
         Kind::GatewayConfig => ApiResource::erase::<GatewayConfig>(&()),
+        Kind::RateLimitPolicy => ApiResource::erase::<RateLimitPolicy>(&()),
         Kind::ReferenceGrant
         | Kind::Service
         | Kind::EndpointSlice

@@ -76,6 +76,7 @@ pub fn sources() -> Vec<Source> {
         Kind::ReferenceGrant,
         Kind::BackendTlsPolicy,
         Kind::GatewayConfig,
+        Kind::RateLimitPolicy,
         Kind::Service,
         Kind::EndpointSlice,
         Kind::Secret,
@@ -102,7 +103,7 @@ pub struct Context {
 /// Starts the watch of every kind that the translator reads.
 pub fn start(context: &Context, tasks: &Tasks) {
     use crds::{
-        GatewayConfig,
+        GatewayConfig, RateLimitPolicy,
         gateway_api::{BackendTLSPolicy, GRPCRoute, Gateway, GatewayClass, HTTPRoute, ListenerSet, ReferenceGrant},
     };
     use k8s_openapi::api::{
@@ -120,6 +121,7 @@ pub fn start(context: &Context, tasks: &Tasks) {
     spawn::<ReferenceGrant>("watch ReferenceGrant", context, tasks, watching());
     spawn::<BackendTLSPolicy>("watch BackendTLSPolicy", context, tasks, watching());
     spawn::<GatewayConfig>("watch GatewayConfig", context, tasks, watching());
+    spawn::<RateLimitPolicy>("watch RateLimitPolicy", context, tasks, watching());
     spawn::<Service>("watch Service", context, tasks, watching());
     spawn::<EndpointSlice>("watch EndpointSlice", context, tasks, watching());
     spawn::<Secret>("watch Secret", context, tasks, certificates);

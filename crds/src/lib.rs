@@ -3,15 +3,18 @@
 
 pub mod gateway_api;
 pub mod gateway_config;
+pub mod policy;
+pub mod rate_limit_policy;
 
 pub use gateway_config::GatewayConfig;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube_core::CustomResourceExt as _;
+pub use rate_limit_policy::RateLimitPolicy;
 
 /// The API group of our own kinds.
 pub const GROUP: &str = "nebula.dev";
 
 /// The definitions of our own kinds, as `crds/generated` and the chart `nebula-crds` hold them; one line a kind.
 pub fn definitions() -> Vec<CustomResourceDefinition> {
-    vec![GatewayConfig::crd()]
+    vec![GatewayConfig::crd(), RateLimitPolicy::crd()]
 }

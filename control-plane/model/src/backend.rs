@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use crate::BackendKey;
+use crate::{BackendKey, PolicyKey};
 
 /// A Service's port, shared by every route that names it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -11,6 +11,8 @@ pub struct Backend {
     pub key: BackendKey,
     /// What is spoken with its endpoints.
     pub protocol: BackendProtocol,
+    /// For every request that it gets; at most one of a kind, sorted.
+    pub policies: Vec<PolicyKey>,
 }
 
 /// What a backend speaks, from the Service port's `appProtocol` (GEP-1911).

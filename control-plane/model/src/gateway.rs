@@ -1,6 +1,6 @@
 //! Settings of all proxies of one Gateway, from its `GatewayConfig`.
 
-use crate::GatewayKey;
+use crate::{GatewayKey, PolicyKey};
 
 /// What one Gateway's proxies have in common.
 #[derive(Clone, Debug, PartialEq)]
@@ -11,6 +11,8 @@ pub struct Gateway {
     pub access_log: AccessLog,
     /// Where traces go; `None` for nowhere. `traceparent` is passed on either way.
     pub tracing: Option<Tracing>,
+    /// For everything that it serves; at most one of a kind, sorted.
+    pub policies: Vec<PolicyKey>,
 }
 
 /// Whether requests are logged.

@@ -2,6 +2,8 @@
 
 use std::{fmt, num::NonZeroU16, str::FromStr, sync::Arc};
 
+use crate::{PolicyKey, PolicyKind};
+
 /// A Kubernetes object's namespace and name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ObjectName {
@@ -87,6 +89,8 @@ pub enum ResourceKey {
     Gateway(GatewayKey),
     /// See [`crate::Certificate`].
     Certificate(CertificateKey),
+    /// See [`crate::Policy`].
+    Policy(PolicyKey),
     /// See [`crate::Listener`].
     Listener(ListenerKey),
     /// See [`crate::Backend`].
@@ -135,6 +139,7 @@ impl fmt::Display for ResourceKey {
         match self {
             Self::Gateway(key) => write!(formatter, "gateway/{key}"),
             Self::Certificate(key) => write!(formatter, "certificate/{key}"),
+            Self::Policy(key) => write!(formatter, "policy/{key}"),
             Self::Listener(key) => write!(formatter, "listener/{key}"),
             Self::Backend(key) => write!(formatter, "backend/{key}"),
             Self::Endpoints(key) => write!(formatter, "endpoints/{key}"),
@@ -149,6 +154,7 @@ impl ResourceKey {
         match self {
             Self::Gateway(_) => "gateway",
             Self::Certificate(_) => "certificate",
+            Self::Policy(_) => "policy",
             Self::Listener(_) => "listener",
             Self::Backend(_) => "backend",
             Self::Endpoints(_) => "endpoints",
@@ -174,6 +180,10 @@ impl FromStr for ResourceKey {
         match parts.as_slice() {
             ["gateway", namespace, name] => Ok(Self::Gateway(GatewayKey(object(namespace, name)))),
             ["certificate", namespace, name] => Ok(Self::Certificate(CertificateKey(object(namespace, name)))),
+            ["policy", kind, namespace, name] => {
+                let kind = PolicyKind::from_word(kind).ok_or_else(|| InvalidKey(text.to_owned()))?;
+                Ok(Self::Policy(PolicyKey { kind, name: object(namespace, name) }))
+            }
             ["listener", namespace, gateway, name] => Ok(Self::Listener(ListenerKey {
                 gateway: GatewayKey(object(namespace, gateway)),
                 listener_set: None,
@@ -209,6 +219,7 @@ mod tests {
         for text in [
             "gateway/infra/edge",
             "certificate/infra/edge-tls",
+            "policy/rate-limit/infra/edge",
             "listener/infra/edge/http",
             "listener/infra/edge/team/extra/http",
             "backend/shop/cart/8080",
@@ -224,7 +235,16 @@ mod tests {
 
     #[test]
     fn what_is_not_a_key_is_refused() {
-        for text in ["", "gateway", "gateway//x", "backend/a/b/0", "backend/a/b/70000", "route/tcp/a/b", "x/a/b"] {
+        for text in [
+            "",
+            "gateway",
+            "gateway//x",
+            "backend/a/b/0",
+            "backend/a/b/70000",
+            "route/tcp/a/b",
+            "policy/x/a/b",
+            "x/a/b",
+        ] {
             assert_eq!(text.parse::<ResourceKey>(), Err(InvalidKey(text.to_owned())));
         }
     }

@@ -12,7 +12,7 @@ mod host;
 mod key;
 mod listener;
 mod matching;
-pub mod policy;
+mod policy;
 mod route;
 mod snapshot;
 
@@ -26,6 +26,13 @@ pub use key::{
 };
 pub use listener::{Listener, ListenerProtocol, TlsTermination};
 pub use matching::{HeaderMatch, InvalidRegex, PathMatch, QueryMatch, Regex, RouteMatch, ValueMatch};
+pub use policy::{
+    ApiKey, ApiKeys, Audiences, AuthenticationSettings, Basic, ClaimToHeader, ConcurrencyLimit, Effective, HttpsUrl,
+    IdentityProvider, InvalidHash, InvalidRemoteKeys, InvalidUrl, JwtRules, KeyLocation, KeyPart, KeySource, Leveled,
+    ListEncoding, Missing, Mode, PasswordHash, Policy, PolicyKey, PolicyKind, PolicySpec, ProofSettings, ProviderUse,
+    Quota, RateLimit, RateLimitSettings, RemoteKeys, Settings, SigningAlgorithm, TextEncoding, Tiers, TokenSource,
+    effective, sources,
+};
 pub use route::{
     AttachedHost, Attachment, BackendTarget, Route, Rule, RuleAction, Timeouts, Unavailable, WeightedBackend,
 };

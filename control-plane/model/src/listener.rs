@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, num::NonZeroU16};
 
-use crate::{CertificateKey, HostPattern, ListenerKey};
+use crate::{CertificateKey, HostPattern, ListenerKey, PolicyKey};
 
 /// One listener. Several listeners may share a port as long as they differ in host (Gateway API: distinct listeners).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,6 +17,8 @@ pub struct Listener {
     pub protocol: ListenerProtocol,
     /// The hosts that it serves.
     pub hostname: HostPattern,
+    /// For everything that it serves; at most one of a kind, sorted.
+    pub policies: Vec<PolicyKey>,
 }
 
 /// What a listener speaks with its clients.

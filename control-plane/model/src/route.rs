@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use crate::{BackendKey, Filter, HostPattern, ListenerKey, RouteKey, RouteMatch};
+use crate::{BackendKey, Filter, HostPattern, ListenerKey, PolicyKey, RouteKey, RouteMatch};
 
 /// One HTTPRoute or GRPCRoute. It points to its listeners; no listener lists its routes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,6 +15,8 @@ pub struct Route {
     pub attachments: Vec<Attachment>,
     /// Its rules, in the user's order.
     pub rules: Vec<Rule>,
+    /// For all of its rules; at most one of a kind, sorted.
+    pub policies: Vec<PolicyKey>,
 }
 
 /// A listener that serves a route.
@@ -49,6 +51,8 @@ pub struct Rule {
     pub action: RuleAction,
     /// How long it may take.
     pub timeouts: Timeouts,
+    /// For this rule; at most one of a kind, sorted.
+    pub policies: Vec<PolicyKey>,
 }
 
 /// What a rule does with a request that its filters let through.

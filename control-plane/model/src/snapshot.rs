@@ -3,8 +3,8 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use crate::{
-    Backend, BackendKey, Certificate, CertificateKey, Endpoints, Gateway, GatewayKey, Listener, ListenerKey,
-    ResourceKey, Route, RouteKey,
+    Backend, BackendKey, Certificate, CertificateKey, Endpoints, Gateway, GatewayKey, Listener, ListenerKey, Policy,
+    PolicyKey, ResourceKey, Route, RouteKey,
 };
 
 /// One configuration object. Cheap to clone.
@@ -14,6 +14,8 @@ pub enum Resource {
     Gateway(Arc<Gateway>),
     /// A certificate with its key.
     Certificate(Arc<Certificate>),
+    /// A policy.
+    Policy(Arc<Policy>),
     /// A listener.
     Listener(Arc<Listener>),
     /// A backend.
@@ -30,6 +32,7 @@ impl Resource {
         match self {
             Self::Gateway(object) => ResourceKey::Gateway(object.key.clone()),
             Self::Certificate(object) => ResourceKey::Certificate(object.key.clone()),
+            Self::Policy(object) => ResourceKey::Policy(object.key.clone()),
             Self::Listener(object) => ResourceKey::Listener(object.key.clone()),
             Self::Backend(object) => ResourceKey::Backend(object.key.clone()),
             Self::Endpoints(object) => ResourceKey::Endpoints(object.key.clone()),
@@ -71,6 +74,8 @@ pub struct Snapshot {
     pub gateways: BTreeMap<GatewayKey, Arc<Gateway>>,
     /// Certificates.
     pub certificates: BTreeMap<CertificateKey, Arc<Certificate>>,
+    /// Policies.
+    pub policies: BTreeMap<PolicyKey, Arc<Policy>>,
     /// Listeners.
     pub listeners: BTreeMap<ListenerKey, Arc<Listener>>,
     /// Backends.
@@ -87,6 +92,7 @@ impl Snapshot {
         match resource {
             Resource::Gateway(object) => drop(self.gateways.insert(object.key.clone(), object)),
             Resource::Certificate(object) => drop(self.certificates.insert(object.key.clone(), object)),
+            Resource::Policy(object) => drop(self.policies.insert(object.key.clone(), object)),
             Resource::Listener(object) => drop(self.listeners.insert(object.key.clone(), object)),
             Resource::Backend(object) => drop(self.backends.insert(object.key.clone(), object)),
             Resource::Endpoints(object) => drop(self.endpoints.insert(object.key.clone(), object)),
@@ -99,6 +105,7 @@ impl Snapshot {
         match key {
             ResourceKey::Gateway(key) => drop(self.gateways.remove(key)),
             ResourceKey::Certificate(key) => drop(self.certificates.remove(key)),
+            ResourceKey::Policy(key) => drop(self.policies.remove(key)),
             ResourceKey::Listener(key) => drop(self.listeners.remove(key)),
             ResourceKey::Backend(key) => drop(self.backends.remove(key)),
             ResourceKey::Endpoints(key) => drop(self.endpoints.remove(key)),
@@ -120,11 +127,12 @@ impl Snapshot {
     pub fn resources(&self) -> impl Iterator<Item = Resource> + '_ {
         let gateways = self.gateways.values().cloned().map(Resource::Gateway);
         let certificates = self.certificates.values().cloned().map(Resource::Certificate);
+        let policies = self.policies.values().cloned().map(Resource::Policy);
         let listeners = self.listeners.values().cloned().map(Resource::Listener);
         let backends = self.backends.values().cloned().map(Resource::Backend);
         let endpoints = self.endpoints.values().cloned().map(Resource::Endpoints);
         let routes = self.routes.values().cloned().map(Resource::Route);
-        gateways.chain(certificates).chain(listeners).chain(backends).chain(endpoints).chain(routes)
+        gateways.chain(certificates).chain(policies).chain(listeners).chain(backends).chain(endpoints).chain(routes)
     }
 
     /// What brings `previous` to this moment.
@@ -152,6 +160,7 @@ impl Snapshot {
             Resource::Certificate,
             ResourceKey::Certificate,
         );
+        compare(&self.policies, &previous.policies, &mut delta, Resource::Policy, ResourceKey::Policy);
         compare(&self.listeners, &previous.listeners, &mut delta, Resource::Listener, ResourceKey::Listener);
         compare(&self.backends, &previous.backends, &mut delta, Resource::Backend, ResourceKey::Backend);
         compare(&self.endpoints, &previous.endpoints, &mut delta, Resource::Endpoints, ResourceKey::Endpoints);
@@ -167,7 +176,7 @@ mod tests {
 
     fn backend(name: &str, protocol: BackendProtocol) -> Resource {
         let key = BackendKey { service: ObjectName::new("shop", name), port: 80.try_into().unwrap() };
-        Resource::Backend(Arc::new(Backend { key, protocol }))
+        Resource::Backend(Arc::new(Backend { key, protocol, policies: Vec::new() }))
     }
 
     #[test]

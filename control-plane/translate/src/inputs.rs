@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use control_plane_model::{GatewayKey, ObjectName, ResourceKey};
+use control_plane_model::{GatewayKey, ObjectName, PolicyKey, PolicyKind, ResourceKey};
 use crds::{
     GatewayConfig,
     gateway_api::{BackendTLSPolicy, GRPCRoute, Gateway, GatewayClass, HTTPRoute, ListenerSet, ReferenceGrant},
@@ -19,7 +19,10 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 
-use crate::{Kind, Object, Provisioned};
+use crate::{
+    Kind, Object, Provisioned,
+    policy::{Policies, PolicyObject},
+};
 
 /// The Gateway API's group.
 pub(crate) const GATEWAY_GROUP: &str = "gateway.networking.k8s.io";
@@ -40,10 +43,11 @@ pub(crate) struct Inputs {
     pub(crate) configs: Store<GatewayConfig>,
     pub(crate) services: Store<Service>,
     pub(crate) secrets: Store<Secret>,
+    pub(crate) policies: Policies,
     pub(crate) provisioned: BTreeMap<GatewayKey, Provisioned>,
     pub(crate) reports: BTreeMap<GatewayKey, BTreeMap<ResourceKey, String>>,
     grants: Store<ReferenceGrant>,
-    policies: Store<BackendTLSPolicy>,
+    tls_policies: Store<BackendTLSPolicy>,
     slices: Store<EndpointSlice>,
     slices_of: BTreeMap<ObjectName, BTreeSet<ObjectName>>,
     namespaces: BTreeMap<Arc<str>, Labels>,
@@ -66,8 +70,9 @@ impl Inputs {
             Object::HttpRoute(new) => put(&mut self.http_routes, name, new, |a, b| a.spec == b.spec),
             Object::GrpcRoute(new) => put(&mut self.grpc_routes, name, new, |a, b| a.spec == b.spec),
             Object::ReferenceGrant(new) => put(&mut self.grants, name, new, |a, b| a.spec == b.spec),
-            Object::BackendTlsPolicy(new) => put(&mut self.policies, name, new, |a, b| a.spec == b.spec),
+            Object::BackendTlsPolicy(new) => put(&mut self.tls_policies, name, new, |a, b| a.spec == b.spec),
             Object::GatewayConfig(new) => put(&mut self.configs, name, new, |a, b| a.spec == b.spec),
+            Object::RateLimitPolicy(new) => self.policies.upsert(name, PolicyObject::RateLimit(new)),
             Object::Service(new) => put(&mut self.services, name, new, |a, b| a.spec == b.spec),
             Object::Secret(new) => {
                 put(&mut self.secrets, name, new, |a, b| a.data == b.data && a.string_data == b.string_data)
@@ -108,7 +113,10 @@ impl Inputs {
             Kind::HttpRoute => self.http_routes.remove(name).is_some(),
             Kind::GrpcRoute => self.grpc_routes.remove(name).is_some(),
             Kind::ReferenceGrant => self.grants.remove(name).is_some(),
-            Kind::BackendTlsPolicy => self.policies.remove(name).is_some(),
+            Kind::BackendTlsPolicy => self.tls_policies.remove(name).is_some(),
+            Kind::RateLimitPolicy => {
+                self.policies.remove(&PolicyKey { kind: PolicyKind::RateLimit, name: name.clone() })
+            }
             Kind::GatewayConfig => self.configs.remove(name).is_some(),
             Kind::Service => self.services.remove(name).is_some(),
             Kind::Secret => self.secrets.remove(name).is_some(),
@@ -146,14 +154,14 @@ impl Inputs {
 
     /// The Services that a stored BackendTLSPolicy targets.
     pub(crate) fn targets_of_policy(&self, policy: &ObjectName) -> Vec<ObjectName> {
-        let targets = self.policies.get(policy).into_iter().flat_map(|policy| &policy.spec.target_refs);
+        let targets = self.tls_policies.get(policy).into_iter().flat_map(|policy| &policy.spec.target_refs);
         let services = targets.filter(|target| target.kind == "Service" && target.group.is_empty());
         services.map(|target| ObjectName::new(policy.namespace.clone(), target.name.as_str())).collect()
     }
 
     /// A BackendTLSPolicy that speaks of this port of a Service.
     pub(crate) fn policy_of(&self, service: &ObjectName, port_name: &str) -> Option<ObjectName> {
-        in_namespace(&self.policies, &service.namespace).find_map(|(name, policy)| {
+        in_namespace(&self.tls_policies, &service.namespace).find_map(|(name, policy)| {
             let targets = policy.spec.target_refs.iter().any(|target| {
                 target.kind == "Service"
                     && target.group.is_empty()

@@ -12,6 +12,7 @@ mod gateway;
 mod index;
 mod inputs;
 mod object;
+mod policy;
 mod route;
 mod scope;
 mod selector;

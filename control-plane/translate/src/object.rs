@@ -2,9 +2,9 @@
 
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
-use control_plane_model::{GatewayKey, ObjectName, ResourceKey};
+use control_plane_model::{GatewayKey, ObjectName, PolicyKind, ResourceKey};
 use crds::{
-    GatewayConfig,
+    GatewayConfig, RateLimitPolicy,
     gateway_api::{BackendTLSPolicy, GRPCRoute, Gateway, GatewayClass, HTTPRoute, ListenerSet, ReferenceGrant},
 };
 use k8s_openapi::{
@@ -34,6 +34,8 @@ pub enum Kind {
     BackendTlsPolicy,
     /// `nebula.dev/v1alpha1` GatewayConfig.
     GatewayConfig,
+    /// `nebula.dev/v1alpha1` RateLimitPolicy.
+    RateLimitPolicy,
     /// Service.
     Service,
     /// `discovery.k8s.io/v1` EndpointSlice.
@@ -58,11 +60,27 @@ impl Kind {
             Self::ReferenceGrant => "ReferenceGrant",
             Self::BackendTlsPolicy => "BackendTLSPolicy",
             Self::GatewayConfig => "GatewayConfig",
+            Self::RateLimitPolicy => "RateLimitPolicy",
             Self::Service => "Service",
             Self::EndpointSlice => "EndpointSlice",
             Self::Secret => "Secret",
             Self::ConfigMap => "ConfigMap",
             Self::Namespace => "Namespace",
+        }
+    }
+
+    /// The kind of policy that it is, if it is one of Nebula's.
+    pub fn policy(self) -> Option<PolicyKind> {
+        match self {
+            Self::RateLimitPolicy => Some(PolicyKind::RateLimit),
+            _ => None,
+        }
+    }
+
+    /// The kind of a policy's resource.
+    pub fn of_policy(kind: PolicyKind) -> Self {
+        match kind {
+            PolicyKind::RateLimit => Self::RateLimitPolicy,
         }
     }
 
@@ -97,6 +115,8 @@ pub enum Object {
     BackendTlsPolicy(Arc<BackendTLSPolicy>),
     /// See [`Kind::GatewayConfig`].
     GatewayConfig(Arc<GatewayConfig>),
+    /// See [`Kind::RateLimitPolicy`].
+    RateLimitPolicy(Arc<RateLimitPolicy>),
     /// See [`Kind::Service`].
     Service(Arc<Service>),
     /// See [`Kind::EndpointSlice`].
@@ -121,6 +141,7 @@ impl Object {
             Self::ReferenceGrant(_) => Kind::ReferenceGrant,
             Self::BackendTlsPolicy(_) => Kind::BackendTlsPolicy,
             Self::GatewayConfig(_) => Kind::GatewayConfig,
+            Self::RateLimitPolicy(_) => Kind::RateLimitPolicy,
             Self::Service(_) => Kind::Service,
             Self::EndpointSlice(_) => Kind::EndpointSlice,
             Self::Secret(_) => Kind::Secret,
@@ -140,6 +161,7 @@ impl Object {
             Self::ReferenceGrant(object) => &object.metadata,
             Self::BackendTlsPolicy(object) => &object.metadata,
             Self::GatewayConfig(object) => &object.metadata,
+            Self::RateLimitPolicy(object) => &object.metadata,
             Self::Service(object) => &object.metadata,
             Self::EndpointSlice(object) => &object.metadata,
             Self::Secret(object) => &object.metadata,

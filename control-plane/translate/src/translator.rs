@@ -3,9 +3,13 @@
 mod refresh;
 mod revisions;
 
+pub(crate) use refresh::route_kind;
+
 use std::collections::{BTreeMap, BTreeSet};
 
-use control_plane_model::{Delta, GatewayKey, ObjectName, ResourceKey, Revision, RouteKey, RouteKind, Snapshot};
+use control_plane_model::{
+    Delta, GatewayKey, ObjectName, PolicyKey, PolicyKind, ResourceKey, Revision, RouteKey, RouteKind, Snapshot,
+};
 
 use crate::{
     Change, Deployment, Kind, Problem, StatusUpdate,
@@ -13,7 +17,8 @@ use crate::{
     gateway::Topology,
     index::Index,
     inputs::{Inputs, in_namespace},
-    route::Outcome,
+    policy::Target,
+    route::{Outcome, Parent},
     status,
 };
 
@@ -88,6 +93,10 @@ struct Stale {
     services: BTreeSet<ObjectName>,
     /// Services whose endpoints changed.
     endpoints: BTreeSet<ObjectName>,
+    /// Policies that are different, or are gone.
+    policies: BTreeSet<PolicyKey>,
+    /// Whether the policies on a Gateway or a listener are.
+    listener_policies: bool,
     statuses: BTreeSet<(Kind, ObjectName)>,
     /// Objects that were read again, whether anything in them changed or not.
     seen: BTreeSet<(Kind, ObjectName)>,
@@ -172,14 +181,22 @@ impl Translator {
         match change {
             Change::Upsert(object) => {
                 let (kind, name) = (object.kind(), object.name());
+                stale.seen.insert((kind, name.clone()));
+                if let Some(policy) = kind.policy() {
+                    let key = PolicyKey { kind: policy, name };
+                    return self.change_policy(&key, stale, |inputs| inputs.upsert(object));
+                }
                 // Where an EndpointSlice or a policy belonged before it changed matters as much as where it belongs now.
                 self.mark_dependents(kind, &name, stale);
-                stale.seen.insert((kind, name.clone()));
                 if self.inputs.upsert(object) {
                     self.mark(kind, &name, stale);
                 }
             }
             Change::Remove(kind, name) => {
+                if let Some(policy) = kind.policy() {
+                    let key = PolicyKey { kind: policy, name: name.clone() };
+                    return self.change_policy(&key, stale, |inputs| inputs.remove(kind, &name));
+                }
                 self.mark_dependents(kind, &name, stale);
                 if kind == Kind::Gateway {
                     self.mark_reported(&GatewayKey(name.clone()), stale);
@@ -233,7 +250,8 @@ impl Translator {
                 self.mark_namespace(&name.name, stale);
             }
             Kind::EndpointSlice | Kind::BackendTlsPolicy => self.mark_dependents(kind, name, stale),
-            Kind::ConfigMap => {}
+            // What a policy changes is marked by `change_policy`.
+            Kind::ConfigMap | Kind::RateLimitPolicy => {}
         }
     }
 
@@ -244,6 +262,67 @@ impl Translator {
             Kind::BackendTlsPolicy => stale.services.extend(self.inputs.targets_of_policy(name)),
             _ => {}
         }
+    }
+
+    /// Changes a policy, and marks it with what it is attached to, was attached to, and the others there.
+    fn change_policy(&mut self, key: &PolicyKey, stale: &mut Stale, change: impl FnOnce(&mut Inputs) -> bool) {
+        let mut before = self.inputs.policies.faces(key);
+        if !change(&mut self.inputs) {
+            return;
+        }
+        stale.policies.insert(key.clone());
+        stale.statuses.insert(policy_object(key));
+        for (target, face) in self.inputs.policies.faces(key) {
+            let is_seen = match before.remove(&target) {
+                Some(before) => before != face,
+                None => face.is_some_and(|face| face.winner() == key),
+            };
+            self.mark_target(&target, key.kind, is_seen, stale);
+        }
+        for (target, face) in before {
+            self.mark_target(&target, key.kind, face.is_some_and(|face| face.winner() == key), stale);
+        }
+    }
+
+    /// Marks what a policy is attached to. `is_seen`: the statuses of others can tell that it is different.
+    fn mark_target(&self, target: &Target, kind: PolicyKind, is_seen: bool, stale: &mut Stale) {
+        let others = self.inputs.policies.all_on(target).filter(|other| other.kind == kind);
+        stale.statuses.extend(others.map(|other| policy_object(&other)));
+        if !is_seen {
+            return;
+        }
+        match target {
+            Target::Route(route) | Target::Rule(route, _) => {
+                stale.routes.insert(route.clone());
+                stale.statuses.insert(refresh::route_object(route));
+                self.mark_route_policies(route, stale);
+            }
+            Target::Gateway(gateway) | Target::GatewayListener(gateway, _) => {
+                stale.listener_policies = true;
+                self.mark_children(&Parent::Gateway(gateway.clone()), stale);
+                for (set, _) in self.topology.listener_sets.iter().filter(|(_, set)| set.gateway == *gateway) {
+                    self.mark_children(&Parent::ListenerSet(set.clone()), stale);
+                }
+            }
+            Target::ListenerSet(set) | Target::SetListener(set, _) => {
+                stale.listener_policies = true;
+                self.mark_children(&Parent::ListenerSet(set.clone()), stale);
+            }
+        }
+    }
+
+    /// Marks the statuses of the routes below a parent, which name the policies in force, and of those routes' policies.
+    fn mark_children(&self, parent: &Parent, stale: &mut Stale) {
+        for route in self.index.children(parent) {
+            stale.statuses.insert(refresh::route_object(route));
+            self.mark_route_policies(route, stale);
+        }
+    }
+
+    /// Marks the statuses of the policies on a route and its rules.
+    fn mark_route_policies(&self, route: &RouteKey, stale: &mut Stale) {
+        let on_route = self.inputs.policies.all_on_route(route);
+        stale.statuses.extend(on_route.map(|key| policy_object(&key)));
     }
 
     fn mark_namespace(&self, namespace: &str, stale: &mut Stale) {
@@ -276,8 +355,16 @@ impl Translator {
             ResourceKey::Backend(backend) | ResourceKey::Endpoints(backend) => {
                 stale.statuses.extend(self.index.users_of_service(&backend.service).map(refresh::route_object));
             }
+            ResourceKey::Policy(policy) => {
+                stale.statuses.insert(policy_object(policy));
+            }
             // A Gateway's own status is marked with the report.
             ResourceKey::Gateway(_) | ResourceKey::Listener(_) | ResourceKey::Certificate(_) => {}
         }
     }
+}
+
+/// The object behind a policy's key.
+pub(crate) fn policy_object(key: &PolicyKey) -> (Kind, ObjectName) {
+    (Kind::of_policy(key.kind), key.name.clone())
 }

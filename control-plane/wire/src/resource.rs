@@ -6,11 +6,13 @@
 
 mod backend;
 mod certificate;
+mod duration;
 mod error;
 mod filter;
 mod gateway;
 mod listener;
 mod matching;
+mod policy;
 mod route;
 
 use std::{fmt, sync::Arc};
@@ -23,7 +25,7 @@ use sha2::{Digest as _, Sha256};
 pub use error::InvalidResource;
 
 /// Kinds of object that this version understands, as they begin a key's text form.
-pub const KINDS: [&str; 6] = ["gateway", "certificate", "listener", "backend", "endpoints", "route"];
+pub const KINDS: [&str; 7] = ["gateway", "certificate", "policy", "listener", "backend", "endpoints", "route"];
 
 /// A hash of an object's content: the first 16 bytes of its body's SHA-256.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -88,6 +90,7 @@ pub fn encode(resource: &Resource) -> Encoded {
     let body = match resource {
         Resource::Gateway(object) => gateway::to_wire(object).encode_to_vec(),
         Resource::Certificate(object) => certificate::to_wire(object).encode_to_vec(),
+        Resource::Policy(object) => policy::to_wire(object).encode_to_vec(),
         Resource::Listener(object) => listener::to_wire(object).encode_to_vec(),
         Resource::Backend(object) => backend::to_wire(object).encode_to_vec(),
         Resource::Endpoints(object) => backend::endpoints_to_wire(object).encode_to_vec(),
@@ -104,6 +107,7 @@ pub fn decode(key: &ResourceKey, body: &Bytes) -> Result<Resource, InvalidResour
     Ok(match key.clone() {
         ResourceKey::Gateway(key) => Resource::Gateway(Arc::new(gateway::from_wire(key, parse(body)?)?)),
         ResourceKey::Certificate(key) => Resource::Certificate(Arc::new(certificate::from_wire(key, parse(body)?)?)),
+        ResourceKey::Policy(key) => Resource::Policy(Arc::new(policy::from_wire(key, parse(body)?)?)),
         ResourceKey::Listener(key) => Resource::Listener(Arc::new(listener::from_wire(key, parse(body)?)?)),
         ResourceKey::Backend(key) => Resource::Backend(Arc::new(backend::from_wire(key, parse(body)?)?)),
         ResourceKey::Endpoints(key) => Resource::Endpoints(Arc::new(backend::endpoints_from_wire(key, parse(body)?)?)),

@@ -15,7 +15,7 @@ use crate::shell;
 /// A package and the packages of the workspace that it may depend on (tests aside).
 const MAY_DEPEND: &[(&str, &[&str])] = &[
     ("control-plane-model", &[]),
-    ("control-plane-translate", &["control-plane-model", "crds"]),
+    ("control-plane-translate", &["control-plane-model", "crds", "policy-rate-limit"]),
     ("control-plane-wire", &["control-plane-model", "kit-process"]),
     ("control-plane", &["control-plane-model", "control-plane-translate", "control-plane-wire", "crds", "kit-process"]),
     ("crds", &[]),

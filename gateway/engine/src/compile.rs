@@ -11,7 +11,8 @@ use std::{
 
 use control_plane_model::{
     AccessLog, BackendKey, BackendTarget, CertificateKey, Delta, Gateway, GatewayKey, Listener, ListenerKey,
-    ListenerProtocol, Resource, ResourceKey, Route, RouteKind, RuleAction, Snapshot, Timeouts, WeightedBackend,
+    ListenerProtocol, PolicyKey, Resource, ResourceKey, Route, RouteKey, RouteKind, RuleAction, Snapshot, Timeouts,
+    WeightedBackend,
 };
 use kit_process::error::chain;
 use parking_lot::Mutex;
@@ -20,9 +21,10 @@ use rustls::{crypto::CryptoProvider, sign::CertifiedKey};
 use tokio::time::Instant;
 
 use crate::{
-    filter::{Chain, FilterSet, InvalidFilter},
+    filter::{Chain, FilterSet, InvalidFilter, InvalidPolicy},
     local_reply::Reason,
     lookup::LookupMap,
+    policies::{PolicySlots, RulePolicies},
     router::{Bind, ListenerTable, PortTable, Router, Served},
     telemetry::{ListenerMetrics, Metrics, PortMetrics, RouteMetrics},
     tls::{self, ListenerTls},
@@ -76,6 +78,7 @@ pub(crate) struct CompiledRule<F> {
     pub(crate) filters: Chain<F>,
     pub(crate) action: Action<F>,
     pub(crate) timeouts: Timeouts,
+    pub(crate) policies: RulePolicies<F>,
 }
 
 /// What a rule does.
@@ -199,22 +202,32 @@ impl<F> Default for Config<F> {
 }
 
 /// Turns deltas into configurations. There is one, behind the engine's lock.
-pub(crate) struct Compiler<F> {
+pub(crate) struct Compiler<F: FilterSet> {
     /// What is in force, object by object: refused ones are not in it, or in their old form.
     pub(crate) snapshot: Snapshot,
     config: Config<F>,
     certificates: BTreeMap<CertificateKey, Arc<CertifiedKey>>,
+    policies: PolicySlots<F>,
+    /// Routes whose chains of policies are different although they are not.
+    stale_routes: BTreeSet<RouteKey>,
     workers: usize,
     metrics: Arc<Metrics>,
     provider: Arc<CryptoProvider>,
 }
 
 impl<F: FilterSet> Compiler<F> {
-    pub(crate) fn new(workers: usize, metrics: Arc<Metrics>, provider: Arc<CryptoProvider>) -> Self {
+    pub(crate) fn new(
+        workers: usize,
+        metrics: Arc<Metrics>,
+        provider: Arc<CryptoProvider>,
+        state: Arc<F::State>,
+    ) -> Self {
         Self {
             snapshot: Snapshot::default(),
             config: Config::default(),
             certificates: BTreeMap::new(),
+            policies: PolicySlots::new(state),
+            stale_routes: BTreeSet::new(),
             workers,
             metrics,
             provider,
@@ -233,7 +246,13 @@ impl<F: FilterSet> Compiler<F> {
             leaving.remove(&resource.key());
             match self.upsert(resource, &leaving) {
                 Ok(()) => self.snapshot.insert(resource.clone()),
-                Err(error) => refused.push(Refused { key: resource.key(), error: chain(&error) }),
+                Err(error) => {
+                    // An older form of a policy may forbid less than the one that is meant.
+                    if let Resource::Policy(policy) = resource {
+                        self.snapshot.policies.remove(&policy.key);
+                    }
+                    refused.push(Refused { key: resource.key(), error: chain(&error) });
+                }
             }
         }
         for key in &delta.removed {
@@ -241,6 +260,7 @@ impl<F: FilterSet> Compiler<F> {
             self.snapshot.remove(key);
         }
         self.detach_slots(delta);
+        self.refresh_policies(delta);
         for key in &delta.removed {
             self.remove(key);
         }
@@ -256,6 +276,10 @@ impl<F: FilterSet> Compiler<F> {
         match resource {
             Resource::Gateway(gateway) => {
                 self.check_settings(gateway, leaving)?;
+                let before = self.snapshot.gateways.get(&gateway.key).map_or(&[][..], |gateway| &gateway.policies);
+                if before != gateway.policies {
+                    self.mark_routes(|listener| listener.gateway == gateway.key);
+                }
                 self.config.access_log = gateway.access_log;
             }
             Resource::Certificate(certificate) => {
@@ -264,8 +288,13 @@ impl<F: FilterSet> Compiler<F> {
             }
             Resource::Listener(listener) => {
                 self.check_port(listener, leaving)?;
+                let before = self.snapshot.listeners.get(&listener.key).map_or(&[][..], |listener| &listener.policies);
+                if before != listener.policies {
+                    self.mark_routes(|key| *key == listener.key);
+                }
                 self.config.router.upsert_listener(listener.clone());
             }
+            Resource::Policy(policy) => self.policies.check(policy)?,
             Resource::Backend(backend) => self.slot(&backend.key).set(Some(backend.clone())),
             Resource::Endpoints(endpoints) => self.slot(&endpoints.key).set_endpoints(Some(endpoints)),
             Resource::Route(route) => self.compile_route(route)?,
@@ -279,6 +308,7 @@ impl<F: FilterSet> Compiler<F> {
                 self.config.access_log = self.settings().map_or(AccessLog::Json, |gateway| gateway.access_log);
             }
             ResourceKey::Certificate(key) => drop(self.certificates.remove(key)),
+            ResourceKey::Policy(key) => self.metrics.policy_removed(key),
             ResourceKey::Listener(key) => self.config.router.remove_listener(key),
             // A slot that is detached is no longer here: what runs over it goes on.
             ResourceKey::Backend(key) => {
@@ -328,7 +358,55 @@ impl<F: FilterSet> Compiler<F> {
         Ok(())
     }
 
+    /// Marks the routes that are attached to a listener of which `is_meant` is true.
+    fn mark_routes(&mut self, is_meant: impl Fn(&ListenerKey) -> bool) {
+        let attached = |route: &&Arc<Route>| route.attachments.iter().any(|attachment| is_meant(&attachment.listener));
+        let keys = self.snapshot.routes.values().filter(attached).map(|route| route.key.clone());
+        self.stale_routes.extend(keys);
+    }
+
+    /// Brings chains of policies to what `delta` has made of the policies, and of what those are attached to.
+    fn refresh_policies(&mut self, delta: &Delta) {
+        let mut changed = BTreeSet::new();
+        let mut is_route = false;
+        for key in delta.upserted.iter().map(Resource::key).chain(delta.removed.iter().cloned()) {
+            is_route |= matches!(key, ResourceKey::Route(_));
+            if let ResourceKey::Policy(key) = key {
+                changed.insert(key);
+            }
+        }
+        self.policies.refresh(&changed, &self.snapshot.policies);
+        let stale = std::mem::take(&mut self.stale_routes);
+        for key in &stale {
+            if let Some(route) = self.snapshot.routes.get(key).cloned()
+                && let Err(error) = self.compile_route(&route)
+            {
+                // It was compiled before, from the same.
+                tracing::error!(route = %key, error = chain(&error), "a route that was accepted is refused");
+            }
+        }
+        if is_route || !stale.is_empty() {
+            self.policies.drop_unused();
+        }
+    }
+
+    /// The chains of policies for one rule.
+    fn rule_policies(&mut self, route: &Route, rule: &[PolicyKey]) -> RulePolicies<F> {
+        let mut slots = Vec::with_capacity(route.attachments.len());
+        for attachment in &route.attachments {
+            let key = &attachment.listener;
+            let gateway = self.snapshot.gateways.get(&key.gateway).map_or(&[][..], |gateway| &gateway.policies);
+            let listener = self.snapshot.listeners.get(key).map_or(&[][..], |listener| &listener.policies);
+            let chain: Vec<PolicyKey> =
+                [gateway, listener, &route.policies, rule].into_iter().flatten().cloned().collect();
+            let slot = (!chain.is_empty()).then(|| self.policies.slot(chain.into(), &self.snapshot.policies));
+            slots.push((key.clone(), slot));
+        }
+        RulePolicies::new(slots)
+    }
+
     fn compile_route(&mut self, route: &Arc<Route>) -> Result<(), Invalid> {
+        self.stale_routes.remove(&route.key);
         let runtime = Arc::new(RouteRuntime {
             kind: route.key.kind,
             label: route.key.to_string().into(),
@@ -368,7 +446,8 @@ impl<F: FilterSet> Compiler<F> {
             }),
         };
         let filters = Chain::compile(&rule.filters).map_err(in_rule)?;
-        Ok(CompiledRule { route: runtime.clone(), label, filters, action, timeouts: rule.timeouts })
+        let policies = self.rule_policies(route, &rule.policies);
+        Ok(CompiledRule { route: runtime.clone(), label, filters, action, timeouts: rule.timeouts, policies })
     }
 
     fn compile_target(&mut self, backend: &WeightedBackend) -> Result<Target<F>, InvalidFilter> {
@@ -474,6 +553,7 @@ impl<F> CompiledRule<F> {
             filters: Chain::default(),
             action: Action::Fail(reason),
             timeouts: Timeouts::default(),
+            policies: RulePolicies::Same(None),
         }
     }
 }
@@ -503,6 +583,8 @@ enum Invalid {
     PortInUse { port: u16, by: ListenerKey },
     #[error("access log and tracing are set differently by Gateway {by}, whose settings count for this whole process")]
     OtherSettings { by: GatewayKey },
+    #[error(transparent)]
+    Policy(#[from] InvalidPolicy),
     #[error("rule {rule}")]
     Filter {
         rule: usize,

@@ -45,12 +45,13 @@ pub struct StartError(#[source] std::io::Error);
 /// A running proxy. Serves nothing until the first [`Self::apply`].
 pub struct Engine<F: FilterSet> {
     shared: Arc<Shared<F>>,
+    state: Arc<F::State>,
     control: Mutex<Control<F>>,
     drain: DrainTrigger,
 }
 
 /// What only one task at a time may change.
-struct Control<F> {
+struct Control<F: FilterSet> {
     compiler: Compiler<F>,
     sockets: Sockets,
     workers: Vec<mpsc::Sender<Command>>,
@@ -61,13 +62,14 @@ impl<F: FilterSet> Engine<F> {
     ///
     /// # Errors: [`StartError`] when threads or runtimes cannot be made.
     pub fn start(options: EngineOptions, telemetry: Telemetry) -> Result<Self, StartError> {
+        let state = Arc::<F::State>::default();
         let (trigger, drain) = drain::channel();
         let count = options.workers.get();
-        let compiler = Compiler::new(count, telemetry.metrics.clone(), options.crypto);
+        let compiler = Compiler::new(count, telemetry.metrics.clone(), options.crypto, state.clone());
         let shared = Arc::new(Shared::new(Config::default(), options.limits, telemetry, drain, count));
         let workers = worker::start(&shared).map_err(StartError)?;
         let control = Control { compiler, sockets: Sockets::new(options.port_map), workers };
-        Ok(Self { shared, control: Mutex::new(control), drain: trigger })
+        Ok(Self { shared, state, control: Mutex::new(control), drain: trigger })
     }
 
     /// Applies a change of configuration: whole, minus the objects that are refused, whose old form stays in force.
@@ -134,6 +136,11 @@ impl<F: FilterSet> Engine<F> {
     /// Where traces go, by the Gateway whose settings are in force.
     pub async fn tracing(&self) -> Option<Tracing> {
         self.control.lock().await.compiler.settings()?.tracing.clone()
+    }
+
+    /// What the filters share.
+    pub fn state(&self) -> &Arc<F::State> {
+        &self.state
     }
 
     /// Client connections that are open.

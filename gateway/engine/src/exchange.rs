@@ -11,7 +11,8 @@ use tokio::time::Instant;
 use crate::{
     body::{BodyError, Upload},
     compile::{ListenerRuntime, RouteRuntime},
-    local_reply::Reason,
+    local_reply::LocalReply,
+    notes::{Decision, Notes},
     telemetry::{ActiveRequest, ActiveSpan, Observation, Record, Telemetry},
     upstream::{BackendSlot, Endpoint},
     watchdog::RequestGuard,
@@ -54,6 +55,7 @@ pub(crate) struct Completion {
     pub(crate) backend: Option<Arc<BackendSlot>>,
     pub(crate) endpoint: Option<Arc<Endpoint>>,
     pub(crate) span: Option<ActiveSpan>,
+    pub(crate) notes: Notes,
     pub(crate) is_logged: bool,
     method: Method,
     version: Version,
@@ -93,6 +95,7 @@ impl Completion {
             backend: None,
             endpoint: None,
             span: None,
+            notes: Notes::default(),
             is_logged: true,
             method: short(&parts.method),
             version: parts.version,
@@ -116,10 +119,15 @@ impl Completion {
     }
 
     /// Notes that the engine answers by itself.
-    pub(crate) fn replied(&mut self, status: StatusCode, reason: Reason) {
+    pub(crate) fn replied(&mut self, status: StatusCode, reply: &LocalReply) {
+        let reason = reply.reason();
         self.status = Some(status);
         self.flag = Some(reason.word());
         self.telemetry.metrics.local_reply(reason.word());
+        let is_noted = self.notes.decisions().iter().any(|decision| !decision.reported);
+        if let Some(policy) = reply.policy().filter(|_| !is_noted) {
+            self.notes.decided(Decision { policy: policy.clone(), reason, reported: false });
+        }
     }
 
     /// Notes the response's status.
@@ -172,6 +180,7 @@ impl Completion {
             client: self.client.address,
             client_text: &self.client.text,
             user_agent: self.user_agent.as_ref().map(|agent| agent.as_bytes().into()),
+            decisions: self.notes.decisions(),
             trace: None,
         }
     }
@@ -193,6 +202,9 @@ impl Drop for Completion {
         match &self.route {
             Some(route) => route.metrics.observe(record.status),
             None => self.telemetry.metrics.unmatched().observe(record.status),
+        }
+        for decision in record.decisions {
+            self.telemetry.metrics.policy_decision(decision);
         }
         if let Some(listener) = &self.listener {
             listener.metrics.observe(&Observation {

@@ -4,14 +4,16 @@
 //! user's. Invariant: through [`Headers`] no filter can touch a field that frames a message, names the host, or is the
 //! gateway's own.
 
-use std::{fmt, future::Future, net::SocketAddr};
+use std::{borrow::Cow, fmt, future::Future, net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use control_plane_model as model;
+use control_plane_model::{self as model, Mode, PolicyKey};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header, request, response, uri::PathAndQuery};
 
 use crate::{
     local_reply::LocalReply,
+    notes::{Decision, Notes},
+    router::query_parameter,
     strict::{Scheme, is_protected},
 };
 
@@ -65,6 +67,19 @@ pub struct Received {
     pub matched_prefix: Option<usize>,
 }
 
+impl Received {
+    /// The value of the first query parameter `name`, decoded.
+    pub fn query_parameter(&self, name: &str) -> Option<Cow<'_, [u8]>> {
+        query_parameter(self.uri.query()?, name)
+    }
+}
+
+/// The value of the first cookie `name` (RFC 6265 §4.2.1).
+pub fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a [u8]> {
+    let pairs = headers.get_all(header::COOKIE).iter().flat_map(|field| field.as_bytes().split(|byte| *byte == b';'));
+    pairs.map(<[u8]>::trim_ascii).find_map(|pair| pair.strip_prefix(name.as_bytes())?.strip_prefix(b"="))
+}
+
 /// What a filter decides.
 #[derive(Debug)]
 pub enum Verdict {
@@ -102,10 +117,30 @@ pub trait HttpFilter: Send + Sync {
 
 /// A binary's closed set of filters.
 pub trait FilterSet: HttpFilter + Sized + 'static {
+    /// What its filters share and keep while the configuration changes: the buckets of limits, for example. There is one
+    /// for the process.
+    type State: Default + Send + Sync + 'static;
+
     /// Makes the filter that `spec` describes.
     ///
     /// # Errors: [`InvalidFilter`] where it cannot be honoured; its rule then answers 500 `invalid_filter`.
     fn compile(spec: &model::Filter) -> Result<Self, InvalidFilter>;
+
+    /// Makes the filters that a chain of policies asks for. `levels` are of every kind, of each kind the least specific
+    /// first, and none is invalid.
+    ///
+    /// # Errors: [`InvalidPolicy`] where they cannot be honoured; what they are attached to then answers 500.
+    fn compile_policies(levels: &[Arc<model::Policy>], state: &Arc<Self::State>) -> Result<Vec<Self>, InvalidPolicy>;
+}
+
+/// Policies that cannot be honoured.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct InvalidPolicy {
+    /// The policy that is to blame.
+    pub policy: PolicyKey,
+    /// What is wrong with it.
+    pub message: String,
 }
 
 /// A filter that cannot be honoured as it is written.
@@ -129,18 +164,44 @@ pub enum InvalidFilter {
 pub struct RequestContext<'a> {
     /// The request as it was received.
     pub received: &'a Received,
+    /// The route that takes it, and the rule of the route, as logs name them.
+    pub route: &'a Arc<str>,
+    /// See [`Self::route`].
+    pub rule: &'a Arc<str>,
+    /// When it was received: the time since the engine's start, the same clock for every worker.
+    pub now: Duration,
+    /// What filters leave for those after them, for the response and for the log.
+    pub notes: &'a mut Notes,
     headers: &'a mut HeaderMap,
 }
 
 impl<'a> RequestContext<'a> {
-    /// The request `received`, whose fields so far are `headers`.
-    pub fn new(received: &'a Received, headers: &'a mut HeaderMap) -> Self {
-        Self { received, headers }
+    /// The request `received`, whose fields so far are `headers`, on its way to `rule` of `route`.
+    pub fn new(
+        received: &'a Received,
+        headers: &'a mut HeaderMap,
+        (route, rule): (&'a Arc<str>, &'a Arc<str>),
+        now: Duration,
+        notes: &'a mut Notes,
+    ) -> Self {
+        Self { received, route, rule, now, notes, headers }
     }
 
     /// Its fields.
     pub fn headers(&mut self) -> Headers<'_> {
         Headers(self.headers)
+    }
+
+    /// Its fields, to read.
+    pub fn header_map(&self) -> &HeaderMap {
+        self.headers
+    }
+
+    /// What a policy that would refuse the request with `reply` does: refuses it, or says so and lets it pass.
+    pub fn refuse(&mut self, policy: &PolicyKey, mode: Mode, reply: LocalReply) -> Verdict {
+        let reported = mode == Mode::Report;
+        self.notes.decided(Decision { policy: policy.clone(), reason: reply.reason(), reported });
+        if reported { Verdict::Continue } else { Verdict::Reply(reply) }
     }
 }
 
@@ -260,9 +321,13 @@ impl<F: FilterSet> Chain<F> {
     ///
     /// # Errors: the first [`InvalidFilter`].
     pub fn compile(specs: &[model::Filter]) -> Result<Self, InvalidFilter> {
-        let mut filters = specs.iter().map(F::compile).collect::<Result<Vec<F>, _>>()?;
+        specs.iter().map(F::compile).collect::<Result<Vec<F>, _>>().map(Self::new)
+    }
+
+    /// Of `filters`, in the order of their stages.
+    pub(crate) fn new(mut filters: Vec<F>) -> Self {
         filters.sort_by_key(HttpFilter::stage);
-        Ok(Self(filters.into()))
+        Self(filters.into())
     }
 
     /// Whether it does nothing.
@@ -272,13 +337,28 @@ impl<F: FilterSet> Chain<F> {
 
     /// Runs every filter's `on_request` until one answers.
     pub async fn on_request(&self, request: &mut RequestContext<'_>) -> Verdict {
-        for filter in &self.0 {
+        Self::run_on_request(&self.0, &[], request).await
+    }
+
+    /// Runs the filters of both as one chain, until one answers. Of one stage, those of `policies` come first.
+    pub(crate) async fn on_request_after(&self, policies: &Self, request: &mut RequestContext<'_>) -> Verdict {
+        Self::run_on_request(&policies.0, &self.0, request).await
+    }
+
+    async fn run_on_request(mut first: &[F], mut second: &[F], request: &mut RequestContext<'_>) -> Verdict {
+        loop {
+            let (filter, rest) = match (first.split_first(), second.split_first()) {
+                (Some((one, _)), Some((other, rest))) if other.stage() < one.stage() => (other, (first, rest)),
+                (Some((one, rest)), _) => (one, (rest, second)),
+                (None, Some((other, rest))) => (other, (first, rest)),
+                (None, None) => return Verdict::Continue,
+            };
+            (first, second) = rest;
             match filter.on_request(request).await {
                 Verdict::Continue => {}
                 answer => return answer,
             }
         }
-        Verdict::Continue
     }
 
     /// Runs every filter's `on_attempt`.

@@ -14,6 +14,8 @@ mod io;
 pub mod limits;
 pub mod local_reply;
 mod lookup;
+pub mod notes;
+mod policies;
 mod proxy;
 pub mod router;
 mod sockets;

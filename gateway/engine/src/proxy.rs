@@ -23,8 +23,9 @@ use crate::{
     compile::{Action, CompiledRule, Target},
     connection::Downstream,
     exchange::Completion,
-    filter::{AttemptHead, FilterSet, Received, RequestContext, ResponseHead, Verdict},
+    filter::{AttemptHead, Chain, FilterSet, Received, RequestContext, ResponseHead, Verdict},
     local_reply::{Form, LocalReply, Reason, ReplyContext},
+    policies::Compiled,
     router::RequestView,
     strict::{self, Canonical, Upgrade},
     telemetry::{ExchangeFailure, PoolOutcome, TraceDecision},
@@ -61,6 +62,7 @@ pub(crate) async fn serve<F: FilterSet>(
         tracing::error!("a request panicked; it was answered with 500");
         Err(Reason::Internal.into())
     });
+    let added = completion.notes.take_response();
     let mut response = match outcome {
         Ok(Answer::Backend(response, lease)) => {
             completion.answered(response.status());
@@ -81,10 +83,13 @@ pub(crate) async fn serve<F: FilterSet>(
             // Most that is refused never looked the configuration up.
             completion.is_logged = shared.config.load().is_access_logged();
             let response = reply.render(&context);
-            completion.replied(response.status(), reply.reason());
+            completion.replied(response.status(), &reply);
             response.map(|bytes| ResponseBody::local(bytes, completion))
         }
     };
+    if let Some(fields) = added {
+        response.headers_mut().extend(fields);
+    }
     let status = response.status();
     downstream.guard.answered(status, response.headers_mut());
     response
@@ -117,7 +122,7 @@ async fn forward<F: FilterSet>(
     let canonical = strict::canonicalise(parts, &connection, &shared.limits)?;
     completion.canonical(&canonical.host, &parts.uri);
 
-    let (rule, matched_prefix) = find_rule(downstream, parts, &canonical, is_grpc, completion)?;
+    let Found { rule, policies, matched_prefix } = find_rule(downstream, parts, &canonical, is_grpc, completion)?;
     let received = Received {
         method: parts.method.clone(),
         scheme: downstream.scheme,
@@ -128,14 +133,23 @@ async fn forward<F: FilterSet>(
         matched_prefix,
     };
     let deadline = rule.timeouts.request.map(|limit| Instant::now() + limit);
+    let none = Chain::default();
+    let policies = match policies.as_deref() {
+        None => &none,
+        Some(Ok(policies)) => policies,
+        Some(Err(reply)) => return Err(reply.clone()),
+    };
     let run = async {
-        match rule.filters.on_request(&mut RequestContext::new(&received, &mut parts.headers)).await {
+        let now = completion.started.saturating_duration_since(shared.started);
+        let place = (&rule.route.label, &rule.label);
+        let mut context = RequestContext::new(&received, &mut parts.headers, place, now, &mut completion.notes);
+        match rule.filters.on_request_after(policies, &mut context).await {
             Verdict::Continue => {}
             Verdict::Reply(reply) => return Err(reply),
             Verdict::Respond(response) => return Ok(Answer::Filter(response)),
         }
         let target = choose_target(&rule, downstream)?;
-        let exchange = Exchange { downstream, rule: &rule, target, received: &received, is_grpc, deadline };
+        let exchange = Exchange { downstream, rule: &rule, policies, target, received: &received, is_grpc, deadline };
         exchange.run(parts, incoming, canonical.upgrade, client_upgrade, completion).await
     };
     match deadline {
@@ -146,6 +160,14 @@ async fn forward<F: FilterSet>(
     }
 }
 
+/// What the configuration says about a request.
+struct Found<F> {
+    rule: Arc<CompiledRule<F>>,
+    /// `None` where there is no policy.
+    policies: Option<Arc<Compiled<F>>>,
+    matched_prefix: Option<usize>,
+}
+
 /// Looks the request up in the configuration of this moment.
 fn find_rule<F: FilterSet>(
     downstream: &Downstream<F>,
@@ -153,7 +175,7 @@ fn find_rule<F: FilterSet>(
     canonical: &Canonical,
     is_grpc: bool,
     completion: &mut Completion,
-) -> Result<(Arc<CompiledRule<F>>, Option<usize>), LocalReply> {
+) -> Result<Found<F>, LocalReply> {
     let config = downstream.worker.shared.config.load();
     completion.is_logged = config.is_access_logged();
     let (table, listener) = config.listener(downstream.bind, downstream.handshake.as_ref(), &canonical.host)?;
@@ -170,7 +192,8 @@ fn find_rule<F: FilterSet>(
     let rule = matched.rule.clone();
     completion.route = Some(rule.route.clone());
     completion.rule = Some(rule.label.clone());
-    Ok((rule, matched.prefix))
+    let policies = rule.policies.of(table.key());
+    Ok(Found { rule, policies, matched_prefix: matched.prefix })
 }
 
 fn choose_target<'a, F: FilterSet>(
@@ -187,6 +210,7 @@ fn choose_target<'a, F: FilterSet>(
 struct Exchange<'a, F: FilterSet> {
     downstream: &'a Downstream<F>,
     rule: &'a CompiledRule<F>,
+    policies: &'a Chain<F>,
     target: &'a Target<F>,
     received: &'a Received,
     is_grpc: bool,
@@ -370,6 +394,7 @@ impl<F: FilterSet> Exchange<'_, F> {
 
     fn on_attempt(&self, head: &mut Parts) {
         let mut head = AttemptHead::new(self.received, head);
+        self.policies.on_attempt(&mut head);
         self.rule.filters.on_attempt(&mut head);
         self.target.filters.on_attempt(&mut head);
     }
@@ -379,6 +404,7 @@ impl<F: FilterSet> Exchange<'_, F> {
         let mut head = ResponseHead::new(parts);
         self.target.filters.on_response(&mut head);
         self.rule.filters.on_response(&mut head);
+        self.policies.on_response(&mut head);
     }
 }
 

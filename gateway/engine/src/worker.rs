@@ -41,6 +41,8 @@ pub(crate) struct Shared<F> {
     pub(crate) limits: Limits,
     pub(crate) telemetry: Arc<Telemetry>,
     pub(crate) drain: Drain,
+    /// The origin of the time that filters see.
+    pub(crate) started: Instant,
     /// Connections by worker.
     loads: Arc<[AtomicUsize]>,
 }
@@ -48,7 +50,14 @@ pub(crate) struct Shared<F> {
 impl<F> Shared<F> {
     pub(crate) fn new(config: Config<F>, limits: Limits, telemetry: Telemetry, drain: Drain, workers: usize) -> Self {
         let loads = (0..workers).map(|_| AtomicUsize::new(0)).collect();
-        Self { config: ArcSwap::from_pointee(config), limits, telemetry: Arc::new(telemetry), drain, loads }
+        Self {
+            config: ArcSwap::from_pointee(config),
+            limits,
+            telemetry: Arc::new(telemetry),
+            drain,
+            started: Instant::now(),
+            loads,
+        }
     }
 
     /// Connections of all workers.

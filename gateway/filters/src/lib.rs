@@ -5,17 +5,22 @@
 pub mod authentication;
 mod header_modifier;
 mod path;
+pub mod rate_limit;
 mod request_redirect;
 mod url_rewrite;
 
-use control_plane_model::{Filter, HostPattern};
+use std::sync::Arc;
+
+use control_plane_model::{Filter, HostPattern, Policy};
 use gateway_engine::filter::{
-    AttemptHead, FilterSet, HttpFilter, InvalidFilter, RequestContext, ResponseHead, Stage, Verdict,
+    AttemptHead, FilterSet, HttpFilter, InvalidFilter, InvalidPolicy, RequestContext, ResponseHead, Stage, Verdict,
 };
 use http::HeaderValue;
 
 pub use self::{
+    authentication::Authentication,
     header_modifier::{RequestHeaderModifier, ResponseHeaderModifier},
+    rate_limit::RateLimit,
     request_redirect::RequestRedirect,
     url_rewrite::UrlRewrite,
 };
@@ -27,13 +32,28 @@ pub enum Filters {
     RequestHeaderModifier(RequestHeaderModifier),
     /// Changes what the client sees.
     ResponseHeaderModifier(ResponseHeaderModifier),
+    /// Says who sends a request.
+    Authentication(Authentication),
+    /// Refuses what is above a limit.
+    RateLimit(RateLimit),
     /// Answers with a redirect.
     RequestRedirect(RequestRedirect),
     /// Changes host and path for the backend.
     UrlRewrite(UrlRewrite),
 }
 
+/// What the filters of a process keep while the configuration changes.
+#[derive(Default)]
+pub struct State {
+    /// Buckets and counts.
+    pub rate_limit: rate_limit::State,
+    /// Key sets, accepted tokens, proofs that served.
+    pub authentication: Arc<authentication::State>,
+}
+
 impl FilterSet for Filters {
+    type State = State;
+
     fn compile(spec: &Filter) -> Result<Self, InvalidFilter> {
         match spec {
             Filter::RequestHeaderModifier(spec) => RequestHeaderModifier::new(spec).map(Self::RequestHeaderModifier),
@@ -41,6 +61,13 @@ impl FilterSet for Filters {
             Filter::RequestRedirect(spec) => RequestRedirect::new(spec).map(Self::RequestRedirect),
             Filter::UrlRewrite(spec) => UrlRewrite::new(spec).map(Self::UrlRewrite),
         }
+    }
+
+    fn compile_policies(levels: &[Arc<Policy>], state: &Arc<State>) -> Result<Vec<Self>, InvalidPolicy> {
+        let limits = rate_limit::compile(levels, &state.rate_limit)?;
+        let authentication = authentication::compile(levels, &state.authentication)?;
+        let limits = limits.into_iter().map(Self::RateLimit);
+        Ok(limits.chain(authentication.map(Self::Authentication)).collect())
     }
 }
 
@@ -50,6 +77,8 @@ macro_rules! each {
         match $self {
             Self::RequestHeaderModifier($filter) => $call,
             Self::ResponseHeaderModifier($filter) => $call,
+            Self::Authentication($filter) => $call,
+            Self::RateLimit($filter) => $call,
             Self::RequestRedirect($filter) => $call,
             Self::UrlRewrite($filter) => $call,
         }

@@ -1,10 +1,13 @@
 //! Filters against the words and tables of the Gateway API, and the cases of its conformance suite.
 
+use std::{sync::Arc, time::Duration};
+
 use control_plane_model::{
     Filter, HeaderModifier, PathRewrite, RedirectScheme, RequestRedirect as RedirectSpec, UrlRewrite as RewriteSpec,
 };
 use gateway_engine::{
     filter::{AttemptHead, Chain, InvalidFilter, Received, RequestContext, ResponseHead, Verdict},
+    notes::Notes,
     strict::Scheme,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header, request};
@@ -36,7 +39,10 @@ fn attempt(filters: &[Filter], received: &Received, fields: &[(&'static str, &'s
 /// The redirect's status and location.
 async fn redirect(spec: RedirectSpec, received: &Received) -> (u16, String) {
     let chain = Chain::<Filters>::compile(&[Filter::RequestRedirect(spec)]).unwrap();
-    match chain.on_request(&mut RequestContext::new(received, &mut HeaderMap::new())).await {
+    let (label, mut headers, mut notes) = (Arc::from("x"), HeaderMap::new(), Notes::default());
+    let place = (&label, &label);
+    let mut context = RequestContext::new(received, &mut headers, place, Duration::ZERO, &mut notes);
+    match chain.on_request(&mut context).await {
         Verdict::Respond(response) => {
             let location = response.headers()[header::LOCATION].to_str().unwrap().to_owned();
             assert!(response.body().is_empty());

@@ -33,13 +33,19 @@ fn listener_key() -> ListenerKey {
 
 /// A Gateway with one listener on port 8080.
 fn gateway() -> Vec<Resource> {
-    let gateway = control_plane_model::Gateway { key: gateway_key(), access_log: AccessLog::Json, tracing: None };
+    let gateway = control_plane_model::Gateway {
+        key: gateway_key(),
+        access_log: AccessLog::Json,
+        tracing: None,
+        policies: Vec::new(),
+    };
     let listener = Listener {
         key: listener_key(),
         addresses: Vec::new(),
         port: 8080.try_into().unwrap(),
         protocol: ListenerProtocol::Http,
         hostname: HostPattern::Any,
+        policies: Vec::new(),
     };
     vec![Resource::Gateway(Arc::new(gateway)), Resource::Listener(Arc::new(listener))]
 }
@@ -59,6 +65,7 @@ fn route(name: &str, path: &str, address: SocketAddr) -> Vec<Resource> {
         filters: Vec::new(),
         action: RuleAction::Forward(vec![WeightedBackend { weight: 1, target, filters: Vec::new() }]),
         timeouts: Timeouts::default(),
+        policies: Vec::new(),
     };
     let host = AttachedHost { served: HostPattern::Any, declared: HostPattern::Any };
     let route = Route {
@@ -66,9 +73,14 @@ fn route(name: &str, path: &str, address: SocketAddr) -> Vec<Resource> {
         created: 0,
         attachments: vec![Attachment { listener: listener_key(), hosts: vec![host] }],
         rules: vec![rule],
+        policies: Vec::new(),
     };
     vec![
-        Resource::Backend(Arc::new(Backend { key: backend.clone(), protocol: BackendProtocol::Http1 })),
+        Resource::Backend(Arc::new(Backend {
+            key: backend.clone(),
+            protocol: BackendProtocol::Http1,
+            policies: Vec::new(),
+        })),
         Resource::Endpoints(Arc::new(Endpoints { key: backend, endpoints: vec![Endpoint { address }] })),
         Resource::Route(Arc::new(route)),
     ]

@@ -4,7 +4,7 @@ use std::{
     convert::Infallible,
     fs,
     future::Future,
-    io::{BufRead as _, BufReader},
+    io::{BufRead as _, BufReader, Read},
     net::SocketAddr,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
@@ -101,6 +101,7 @@ impl Folder {
 pub struct Gateway {
     child: Child,
     log: Arc<Mutex<String>>,
+    access_log: Arc<Mutex<String>>,
     started: Instant,
     /// Where port 8080 is bound.
     pub http: u16,
@@ -133,19 +134,14 @@ impl Gateway {
 
     /// Runs `command`; `ports` are http, https, admin and telemetry.
     pub fn spawn(mut command: Command, [http, https, admin, telemetry]: [u16; 4]) -> Self {
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let started = Instant::now();
         let mut child = command.spawn().unwrap();
         let log = Arc::<Mutex<String>>::default();
-        let (lines, sink) = (BufReader::new(child.stderr.take().unwrap()).lines(), log.clone());
-        std::thread::spawn(move || {
-            for line in lines.map_while(Result::ok) {
-                let mut log = sink.lock();
-                log.push_str(&line);
-                log.push('\n');
-            }
-        });
-        Self { child, log, started, http, https, admin, telemetry }
+        gather(child.stderr.take().unwrap(), log.clone());
+        let access_log = Arc::<Mutex<String>>::default();
+        gather(child.stdout.take().unwrap(), access_log.clone());
+        Self { child, log, access_log, started, http, https, admin, telemetry }
     }
 
     /// Starts it and waits until it is ready.
@@ -172,11 +168,12 @@ impl Gateway {
 
     /// Waits for a line of the log that holds `text`.
     pub async fn logged(&self, text: &str) -> String {
-        let line = || async { self.log().lines().find(|line| line.contains(text)).map(str::to_owned) };
-        let Ok(line) = timeout(DEADLINE, eventually(text, line)).await else {
-            panic!("no line with {text:?} in the log:\n{}", self.log())
-        };
-        line
+        line_with(&self.log, text).await
+    }
+
+    /// Waits for a line of the access log that holds `text`.
+    pub async fn access_logged(&self, text: &str) -> String {
+        line_with(&self.access_log, text).await
     }
 
     /// Time since the process was started.
@@ -210,6 +207,25 @@ impl Gateway {
             sleep(POLL).await;
         }
     }
+}
+
+/// Keeps what comes out of a process.
+fn gather(output: impl Read + Send + 'static, sink: Arc<Mutex<String>>) {
+    std::thread::spawn(move || {
+        for line in BufReader::new(output).lines().map_while(Result::ok) {
+            let mut log = sink.lock();
+            log.push_str(&line);
+            log.push('\n');
+        }
+    });
+}
+
+async fn line_with(log: &Mutex<String>, text: &str) -> String {
+    let line = || async { log.lock().lines().find(|line| line.contains(text)).map(str::to_owned) };
+    let Ok(line) = timeout(DEADLINE, eventually(text, line)).await else {
+        panic!("no line with {text:?} in the log:\n{}", log.lock())
+    };
+    line
 }
 
 impl Drop for Gateway {

@@ -9,6 +9,7 @@ mod failures;
 #[cfg(test)]
 mod harness;
 #[cfg(test)]
+mod policies;
 mod process;
 #[cfg(test)]
 mod protocols;

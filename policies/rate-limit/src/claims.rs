@@ -14,8 +14,8 @@ use crate::{
     limit::Ticks,
 };
 
-/// The most buckets that one call takes from.
-pub const MAX_CLAIMS: usize = 8;
+/// The most buckets that one call takes from: what a chain of Gateway, listener, route and rule may ask for together.
+pub const MAX_CLAIMS: usize = 24;
 
 /// A cost for one bucket.
 #[derive(Clone, Copy, Debug)]

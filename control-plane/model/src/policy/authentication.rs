@@ -14,11 +14,19 @@ use std::{
 use http::{HeaderName, Uri};
 use rustls_pki_types::CertificateDer;
 
+use super::{
+    Mode, Settings,
+    merge::{map, scalar},
+};
 use crate::ObjectName;
 
 /// The settings of an AuthenticationPolicy.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AuthenticationSettings {
+    /// Whether it is switched off. What [`Self::strip_headers`] and the others protect stays protected.
+    pub disabled: Option<bool>,
+    /// What is done with a request that would be refused.
+    pub mode: Option<Mode>,
     /// Whether a request without any credentials passes, with no identity. One whose credentials are refused never does.
     pub allow_anonymous: Option<bool>,
     /// What challenges name as the protection space (RFC 9110 section 11.5). Visible ASCII and spaces.
@@ -45,6 +53,43 @@ impl AuthenticationSettings {
         names.sort_by(|one, other| one.as_str().cmp(other.as_str()));
         names.dedup();
         names
+    }
+}
+
+impl AuthenticationSettings {
+    /// The fields that the gateway alone writes.
+    pub fn written_headers(&self) -> impl Iterator<Item = &HeaderName> {
+        let claims = self.providers.values().flat_map(|used| used.claims_to_headers.iter().map(|claim| &claim.header));
+        let clients = self.api_keys.values().filter_map(|list| list.client_header.as_ref());
+        claims.chain(clients).chain(self.basic.iter().filter_map(|basic| basic.user_header.as_ref()))
+    }
+}
+
+impl Settings for AuthenticationSettings {
+    fn lay(&mut self, over: &Self, took: &mut dyn FnMut(String)) {
+        // What goes may have protected a field that a backend trusts.
+        let protected: Vec<HeaderName> =
+            self.strip_headers.iter().chain(self.written_headers()).chain(&over.strip_headers).cloned().collect();
+        scalar(&mut self.disabled, over.disabled.as_ref(), "disabled", took);
+        scalar(&mut self.mode, over.mode.as_ref(), "mode", took);
+        scalar(&mut self.allow_anonymous, over.allow_anonymous.as_ref(), "allowAnonymous", took);
+        scalar(&mut self.realm, over.realm.as_ref(), "realm", took);
+        map(&mut self.providers, &over.providers, "providers", took);
+        map(&mut self.api_keys, &over.api_keys, "apiKeys", took);
+        scalar(&mut self.basic, over.basic.as_ref(), "basic", took);
+        scalar(&mut self.proofs, over.proofs.as_ref(), "proofs", took);
+        self.strip_headers = Self::sorted(protected);
+        if !over.strip_headers.is_empty() {
+            took("stripHeaders".to_owned());
+        }
+    }
+
+    fn is_disabled(&self) -> bool {
+        self.disabled.unwrap_or(false)
+    }
+
+    fn mode(&self) -> Mode {
+        self.mode.unwrap_or_default()
     }
 }
 
@@ -485,6 +530,35 @@ impl SigningAlgorithm {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_one_level_protects_no_other_one_gives_away() {
+        let header = HeaderName::from_static;
+        let list = |name: &'static str| ApiKeys {
+            source: TokenSource::Header(header("x-api-key")),
+            forward_key: false,
+            client_header: Some(header(name)),
+            keys: Vec::new(),
+        };
+        let gateway = AuthenticationSettings {
+            strip_headers: vec![header("x-tenant")],
+            api_keys: [("partners".into(), list("x-client"))].into(),
+            ..AuthenticationSettings::default()
+        };
+        let route = AuthenticationSettings {
+            disabled: Some(true),
+            strip_headers: vec![header("x-a")],
+            api_keys: [("partners".into(), list("x-partner"))].into(),
+            ..AuthenticationSettings::default()
+        };
+        let mut merged = gateway.clone();
+        let mut taken = Vec::new();
+        merged.lay(&route, &mut |path| taken.push(path));
+        assert!(merged.is_disabled());
+        assert_eq!(merged.strip_headers, ["x-a", "x-client", "x-tenant"].map(header));
+        assert_eq!(merged.written_headers().collect::<Vec<_>>(), [&header("x-partner")]);
+        assert_eq!(taken, ["disabled", "apiKeys.partners", "stripHeaders"]);
+    }
 
     #[test]
     fn a_url_is_https_and_says_no_more_than_where() {

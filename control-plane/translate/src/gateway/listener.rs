@@ -90,6 +90,7 @@ impl ListenerState {
         let usable = self.accepted.status && !self.kinds.is_empty();
         usable.then_some(())?;
         Some(Listener {
+            policies: Vec::new(),
             key: self.key.clone(),
             addresses: addresses.to_vec(),
             port: self.port?,

@@ -35,6 +35,7 @@ fn push(rules: &mut Rules, rule: &GRPCRouteRule, route: &ObjectName, context: &C
         filters: filters.unwrap_or_default(),
         action: RuleAction::Forward(backends.unwrap_or_default()),
         timeouts: Timeouts::default(),
+        policies: Vec::new(),
     };
     rules.push(rule, problem);
 }

@@ -54,7 +54,10 @@ fn push(rules: &mut Rules, rule: &HTTPRouteRule, route: &ObjectName, context: &C
         note(RuleProblem::unsupported("filter RequestRedirect excludes backendRefs"));
     }
     let name = rule.name.as_deref().map(Into::into);
-    rules.push(Rule { name, matches, filters, action: RuleAction::Forward(backends), timeouts }, problem);
+    rules.push(
+        Rule { name, matches, filters, action: RuleAction::Forward(backends), timeouts, policies: Vec::new() },
+        problem,
+    );
 }
 
 /// The matches that can be read, and the first problem of those that cannot.

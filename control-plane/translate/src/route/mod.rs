@@ -1,14 +1,14 @@
 //! Routes: where they attach, what their rules become, and what is said about both.
 //!
-//! Invariant: [`translate`] depends on nothing but the route, the parents and the Services that its outcome names, the
-//! ReferenceGrants of their namespaces and the labels of its own namespace. Whoever changes one of those translates it again.
+//! Invariant: [`translate`] depends on nothing but the route, the policies on it, the parents and the Services that its outcome
+//! names, the ReferenceGrants of their namespaces and the labels of its own namespace. Whoever changes one of those translates it again.
 
 mod attach;
 pub(crate) mod backend;
 mod filters;
 mod grpc;
 mod http;
-mod values;
+pub(crate) mod values;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -24,7 +24,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 pub(crate) use attach::{Parent, ParentVerdict};
 
-use crate::{Mode, gateway::Topology, inputs::Inputs, status::Condition};
+use crate::{Mode, gateway::Topology, inputs::Inputs, policy::Target, status::Condition};
 use backend::RefProblem;
 
 /// What a route is translated from.
@@ -48,6 +48,8 @@ pub(crate) struct Outcome {
     pub(crate) attached: BTreeSet<ListenerKey>,
     /// One for each parentRef that names a Gateway of ours or a ListenerSet of it.
     pub(crate) verdicts: Vec<ParentVerdict>,
+    /// Names of its rules.
+    pub(crate) rule_names: BTreeSet<Arc<str>>,
     /// `ResolvedRefs`, the same for every parent.
     pub(crate) resolved: Condition,
     /// `PartiallyInvalid`, where some rules are invalid and some are not.
@@ -163,6 +165,16 @@ pub(crate) fn translate(key: &RouteKey, context: &Context<'_>) -> Option<Outcome
     }
 }
 
+/// The policies of a rule are those that name it, by its name.
+fn rules_with_policies(route: &RouteKey, rules: Vec<Rule>, context: &Context<'_>) -> Vec<Rule> {
+    let with_policies = |rule: Rule| {
+        let target = rule.name.clone().map(|name| Target::Rule(route.clone(), name));
+        let policies = target.map_or_else(Vec::new, |target| context.inputs.policies.keys(&target));
+        Rule { policies, ..rule }
+    };
+    rules.into_iter().map(with_policies).collect()
+}
+
 fn outcome(common: &Common<'_>, mut rules: Rules, context: &Context<'_>) -> Outcome {
     let hosts: Result<Vec<HostPattern>, _> = common.hostnames.iter().map(|host| HostPattern::parse(host)).collect();
     let (hosts, host_problem) = match hosts {
@@ -174,6 +186,7 @@ fn outcome(common: &Common<'_>, mut rules: Rules, context: &Context<'_>) -> Outc
     if let Some(message) = host_problem {
         accepted = Condition::no("Accepted", "UnsupportedValue", format!("hostnames: {message}"));
     }
+    let rule_names = rules.list.iter().filter_map(|rule| rule.name.clone()).collect();
     let attached = attach::attach(common, &hosts, &accepted, context);
     let listeners: BTreeSet<ListenerKey> =
         attached.attachments.iter().map(|attachment| attachment.listener.clone()).collect();
@@ -183,7 +196,8 @@ fn outcome(common: &Common<'_>, mut rules: Rules, context: &Context<'_>) -> Outc
         key: common.key.clone(),
         created: common.metadata.creation_timestamp.as_ref().map_or(0, |time| time.0.as_second()),
         attachments: attached.attachments,
-        rules: std::mem::take(&mut rules.list),
+        rules: rules_with_policies(common.key, std::mem::take(&mut rules.list), context),
+        policies: context.inputs.policies.keys(&Target::Route(common.key.clone())),
     });
     Outcome {
         generation: common.metadata.generation.unwrap_or_default(),
@@ -192,6 +206,7 @@ fn outcome(common: &Common<'_>, mut rules: Rules, context: &Context<'_>) -> Outc
         services: rules.services,
         attached: listeners,
         verdicts: attached.verdicts,
+        rule_names,
         resolved,
         partially_invalid,
     }

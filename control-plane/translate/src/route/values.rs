@@ -56,7 +56,7 @@ pub(crate) fn canonical_path(text: &str) -> Result<String, String> {
 }
 
 /// `HTTPPathMatch`; everything where there is none.
-pub(super) fn path_match(path: Option<&HTTPPathMatch>) -> Result<PathMatch, String> {
+pub(crate) fn path_match(path: Option<&HTTPPathMatch>) -> Result<PathMatch, String> {
     let value = path.and_then(|path| path.value.as_deref()).unwrap_or("/");
     Ok(match path.and_then(|path| path.r#type).unwrap_or(PathMatchType::PathPrefix) {
         PathMatchType::Exact => PathMatch::Exact(canonical_path(value)?.into()),
@@ -70,7 +70,7 @@ pub(super) fn path_match(path: Option<&HTTPPathMatch>) -> Result<PathMatch, Stri
 }
 
 /// A regular expression.
-pub(super) fn regex(pattern: &str) -> Result<Regex, String> {
+pub(crate) fn regex(pattern: &str) -> Result<Regex, String> {
     Regex::new(pattern).map_err(|error| {
         // The compiler draws the place over several lines; its last line says what is wrong.
         let reason = error.reason.lines().last().unwrap_or_default();
@@ -79,12 +79,12 @@ pub(super) fn regex(pattern: &str) -> Result<Regex, String> {
 }
 
 /// An exact value, or a regular expression.
-pub(super) fn value_match(value: &str, is_regex: bool) -> Result<ValueMatch, String> {
+pub(crate) fn value_match(value: &str, is_regex: bool) -> Result<ValueMatch, String> {
     Ok(if is_regex { ValueMatch::Regex(regex(value)?) } else { ValueMatch::Exact(value.into()) })
 }
 
 /// Header matches. Of several for one name only the first counts (`HTTPHeaderMatch.name`).
-pub(super) fn header_matches(headers: Option<&[HTTPHeaderMatch]>) -> Result<Vec<HeaderMatch>, String> {
+pub(crate) fn header_matches(headers: Option<&[HTTPHeaderMatch]>) -> Result<Vec<HeaderMatch>, String> {
     let mut matches: Vec<HeaderMatch> = Vec::new();
     for header in headers.unwrap_or_default() {
         let name = header_name(&header.name)?;
@@ -97,17 +97,17 @@ pub(super) fn header_matches(headers: Option<&[HTTPHeaderMatch]>) -> Result<Vec<
 }
 
 /// A header's name.
-pub(super) fn header_name(name: &str) -> Result<HeaderName, String> {
+pub(crate) fn header_name(name: &str) -> Result<HeaderName, String> {
     HeaderName::from_bytes(name.as_bytes()).map_err(|_| format!("{name:?} is not a header name"))
 }
 
 /// A header's value.
-pub(super) fn header_value(value: &str) -> Result<HeaderValue, String> {
+pub(crate) fn header_value(value: &str) -> Result<HeaderValue, String> {
     HeaderValue::from_str(value).map_err(|_| format!("{value:?} is not a header value"))
 }
 
 /// A host name for a redirect or a rewrite: exact, lower case.
-pub(super) fn exact_host(host: &str) -> Result<Arc<str>, String> {
+pub(crate) fn exact_host(host: &str) -> Result<Arc<str>, String> {
     match control_plane_model::HostPattern::parse(host) {
         Ok(control_plane_model::HostPattern::Exact(host)) => Ok(host),
         _ => Err(format!("{host:?} is not a host name")),
@@ -115,7 +115,7 @@ pub(super) fn exact_host(host: &str) -> Result<Arc<str>, String> {
 }
 
 /// A Gateway API duration (GEP-2257): up to four numbers of up to five digits with `h`, `m`, `s` or `ms`. Zero is `None`.
-pub(super) fn duration(text: &str) -> Result<Option<Duration>, String> {
+pub(crate) fn duration(text: &str) -> Result<Option<Duration>, String> {
     let refuse = || format!("{text:?} is not a duration, such as 1h30m, 10s or 250ms");
     let mut total = Duration::ZERO;
     let mut rest = text;

@@ -13,7 +13,10 @@ const OBJECT_CONDITIONS: &[&str] =
 /// Fields of a status that we write whole.
 const OBJECT_FIELDS: &[&str] = &["addresses", "attachedListenerSets", "listeners", "supportedFeatures"];
 /// Condition types that we own in an entry of a route's `parents`.
-const PARENT_CONDITIONS: &[&str] = &["Accepted", "ResolvedRefs", "PartiallyInvalid", super::PROXY_PROGRAMMED];
+const PARENT_CONDITIONS: &[&str] =
+    &["Accepted", "ResolvedRefs", "PartiallyInvalid", super::PROXY_PROGRAMMED, super::POLICIES];
+/// Condition types that we own in an entry of a policy's `ancestors`.
+const ANCESTOR_CONDITIONS: &[&str] = &["Accepted", "Programmed", "Overridden", "Conflicted"];
 
 /// The complete `status` to write, or `None` where `current` says it already.
 ///
@@ -33,13 +36,25 @@ pub fn merge_status(
     let wanted = ours.status.as_object().unwrap_or(&empty);
     let mut status = before.clone();
     match kind {
-        Kind::HttpRoute | Kind::GrpcRoute => merge.entries(&mut status, wanted, "parents", "parentRef"),
-        Kind::BackendTlsPolicy => merge.entries(&mut status, wanted, "ancestors", "ancestorRef"),
+        Kind::HttpRoute | Kind::GrpcRoute => merge.entries(&mut status, wanted, &PARENTS),
+        Kind::BackendTlsPolicy | Kind::RateLimitPolicy => merge.entries(&mut status, wanted, &ANCESTORS),
         _ if ours.status.is_null() => merge.withdraw(&mut status),
         _ => merge.object(&mut status, wanted, before),
     }
     (&status != before).then_some(Value::Object(status))
 }
+
+/// A list in a status whose entries belong to several controllers.
+struct Entries {
+    list: &'static str,
+    /// The field that tells what an entry is about.
+    reference: &'static str,
+    /// Condition types that we own.
+    conditions: &'static [&'static str],
+}
+
+const PARENTS: Entries = Entries { list: "parents", reference: "parentRef", conditions: PARENT_CONDITIONS };
+const ANCESTORS: Entries = Entries { list: "ancestors", reference: "ancestorRef", conditions: ANCESTOR_CONDITIONS };
 
 struct Merge<'a> {
     controller: &'a str,
@@ -80,7 +95,8 @@ impl Merge<'_> {
     }
 
     /// `parents` or `ancestors`: ours are told by the controller and the reference.
-    fn entries(&self, status: &mut Map<String, Value>, wanted: &Map<String, Value>, list: &str, reference: &str) {
+    fn entries(&self, status: &mut Map<String, Value>, wanted: &Map<String, Value>, entries: &Entries) {
+        let Entries { list, reference, conditions } = *entries;
         let before = array(status.get(list)).to_vec();
         let wanted = array(wanted.get(list));
         let is_ours = |entry: &Value| entry.get("controllerName").and_then(Value::as_str) == Some(self.controller);
@@ -92,12 +108,12 @@ impl Merge<'_> {
             } else if let Some(update) = wanted.iter().find(|update| same(entry, update))
                 && !merged.iter().any(|done| is_ours(done) && same(done, update))
             {
-                merged.push(self.with_conditions(update, Some(entry), PARENT_CONDITIONS));
+                merged.push(self.with_conditions(update, Some(entry), conditions));
             }
         }
         for update in wanted {
             if !merged.iter().any(|done| is_ours(done) && same(done, update)) {
-                merged.push(self.with_conditions(update, None, PARENT_CONDITIONS));
+                merged.push(self.with_conditions(update, None, conditions));
             }
         }
         if !merged.is_empty() || !before.is_empty() {

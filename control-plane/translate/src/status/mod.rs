@@ -2,18 +2,22 @@
 
 mod gateway;
 mod merge;
+mod policy;
 mod route;
 
 pub use gateway::SUPPORTED_FEATURES;
 pub(crate) use gateway::{GatewayFacts, class, config, gateway, listener_set};
 pub use merge::merge_status;
-pub(crate) use route::route;
+pub(crate) use policy::{PolicyFacts, policy};
+pub(crate) use route::{RouteFacts, route};
 
 use control_plane_model::ObjectName;
 use serde_json::{Value, json};
 
 use crate::Kind;
 
+/// Condition of a route's parent that names the policies in force on the route.
+pub const POLICIES: &str = "nebula.dev/Policies";
 /// Condition of a route's parent, set to False while a proxy refuses the route.
 pub const PROXY_PROGRAMMED: &str = "nebula.dev/Programmed";
 
@@ -126,6 +130,11 @@ pub(crate) fn problems(update: &StatusUpdate) -> Vec<Problem> {
         let reference = parent.get("parentRef");
         let field = |name: &str| reference.and_then(|reference| reference.get(name)?.as_str()).unwrap_or_default();
         collect(&format!("{} {}", field("kind"), field("name")), parent);
+    }
+    for ancestor in update.status.get("ancestors").and_then(Value::as_array).into_iter().flatten() {
+        let reference = ancestor.get("ancestorRef");
+        let field = |name: &str| reference.and_then(|reference| reference.get(name)?.as_str()).unwrap_or_default();
+        collect(&format!("{} {}", field("kind"), field("name")), ancestor);
     }
     problems
 }

@@ -7,18 +7,19 @@ use std::{
 };
 
 use control_plane_model::{
-    AccessLog, Backend, BackendKey, Delta, Gateway, GatewayKey, ListenerKey, ObjectName, Resource, ResourceKey,
-    RouteKey, RouteKind, SamplingRatio, Snapshot, Tracing,
+    AccessLog, Backend, BackendKey, Delta, Gateway, GatewayKey, Listener, ListenerKey, ObjectName, PolicyKey, Resource,
+    ResourceKey, RouteKey, RouteKind, SamplingRatio, Snapshot, Tracing,
 };
 use crds::gateway_config::{self, GatewayConfigSpec};
 use serde_json::Value;
 
-use super::{Output, Stale, Translator, Work};
+use super::{Output, Stale, Translator, Work, policy_object};
 use crate::{
     Kind, StatusUpdate,
     endpoints::endpoints,
     gateway::{ListenerState, Topology, check_config, parent_gateway},
     index::Touched,
+    policy::Target,
     route::{self, Context, Parent, backend},
     status::{self, GatewayFacts},
 };
@@ -52,6 +53,7 @@ pub(super) fn get(snapshot: &Snapshot, key: &ResourceKey) -> Option<Resource> {
     match key {
         ResourceKey::Gateway(key) => snapshot.gateways.get(key).cloned().map(Resource::Gateway),
         ResourceKey::Certificate(key) => snapshot.certificates.get(key).cloned().map(Resource::Certificate),
+        ResourceKey::Policy(key) => snapshot.policies.get(key).cloned().map(Resource::Policy),
         ResourceKey::Listener(key) => snapshot.listeners.get(key).cloned().map(Resource::Listener),
         ResourceKey::Backend(key) => snapshot.backends.get(key).cloned().map(Resource::Backend),
         ResourceKey::Endpoints(key) => snapshot.endpoints.get(key).cloned().map(Resource::Endpoints),
@@ -61,17 +63,29 @@ pub(super) fn get(snapshot: &Snapshot, key: &ResourceKey) -> Option<Resource> {
 
 /// The object behind a route's key.
 pub(super) fn route_object(key: &RouteKey) -> (Kind, ObjectName) {
-    let kind = match key.kind {
+    (route_kind(key.kind), key.name.clone())
+}
+
+/// The kind of a route's object.
+pub(crate) fn route_kind(kind: RouteKind) -> Kind {
+    match kind {
         RouteKind::Http => Kind::HttpRoute,
         RouteKind::Grpc => Kind::GrpcRoute,
-    };
-    (kind, key.name.clone())
+    }
 }
 
 impl Translator {
     pub(super) fn refresh(&mut self, mut stale: Stale) -> Output {
         let mut pass = Pass::default();
+        for key in &stale.policies {
+            let policy = self.inputs.policies.model(key).map(Arc::new).map(Resource::Policy);
+            pass.set(&mut self.snapshot, ResourceKey::Policy(key.clone()), policy);
+        }
         let deployments_changed = stale.topology && self.refresh_topology(&mut stale, &mut pass);
+        if stale.listener_policies && !stale.topology {
+            self.set_gateways(&mut pass);
+            self.set_listeners(&mut pass);
+        }
         for service in &stale.services {
             stale.routes.extend(self.index.users_of_service(service).cloned());
         }
@@ -92,10 +106,10 @@ impl Translator {
         let new = Topology::new(&self.inputs, &self.options, &mut self.certificates);
         self.certificates.retain(|name| new.secrets.contains(name));
         self.mark_changed(&new, stale);
-        let old = std::mem::replace(&mut self.topology, new);
+        self.topology = new;
         self.set_gateways(pass);
         self.set_certificates(pass);
-        self.set_listeners(&old, pass);
+        self.set_listeners(pass);
         let deployments = self.topology.deployments(&self.inputs);
         let changed = deployments != self.deployments;
         self.deployments = deployments;
@@ -121,6 +135,10 @@ impl Translator {
         for name in differing(&old.listener_sets, &new.listener_sets) {
             stale.routes.extend(self.index.children(&Parent::ListenerSet(name.clone())).cloned());
         }
+        // Whether a policy of a Gateway or listener has its target depends on them all.
+        let on_listeners =
+            self.inputs.policies.all_where(|target| !matches!(target, Target::Route(_) | Target::Rule(..)));
+        stale.statuses.extend(on_listeners.iter().map(policy_object));
         // What a ListenerSet's status says depends on its Gateway too.
         let sets = old.listener_sets.keys().chain(new.listener_sets.keys());
         stale.statuses.extend(sets.map(|name| (Kind::ListenerSet, name.clone())));
@@ -130,7 +148,9 @@ impl Translator {
         let keys: BTreeSet<GatewayKey> =
             self.snapshot.gateways.keys().chain(self.topology.gateways.keys()).cloned().collect();
         for key in keys {
-            let new = self.topology.gateways.get(&key).map(|state| Arc::new(settings(&key, &state.settings)));
+            let policies = self.inputs.policies.keys(&Target::Gateway(key.clone()));
+            let new = self.topology.gateways.get(&key);
+            let new = new.map(|state| Arc::new(settings(&key, &state.settings, policies)));
             pass.set(&mut self.snapshot, ResourceKey::Gateway(key), new.map(Resource::Gateway));
         }
     }
@@ -150,15 +170,16 @@ impl Translator {
         }
     }
 
-    fn set_listeners(&mut self, old: &Topology, pass: &mut Pass) {
-        let models = |topology: &Topology| -> BTreeMap<ListenerKey, _> {
-            topology.listeners().filter_map(|state| Some((state.key.clone(), state.model.clone()?))).collect()
-        };
-        let new = models(&self.topology);
-        let keys: BTreeSet<ListenerKey> = models(old).into_keys().chain(new.keys().cloned()).collect();
+    fn set_listeners(&mut self, pass: &mut Pass) {
+        let models = self.topology.listeners().filter_map(|state| Some((state.key.clone(), state.model.clone()?)));
+        let new: BTreeMap<ListenerKey, Arc<Listener>> = models.collect();
+        let keys: BTreeSet<ListenerKey> = self.snapshot.listeners.keys().chain(new.keys()).cloned().collect();
         for key in keys {
-            let listener = new.get(&key).cloned().map(Resource::Listener);
-            pass.set(&mut self.snapshot, ResourceKey::Listener(key), listener);
+            let listener = new.get(&key).map(|model| {
+                let policies = self.inputs.policies.keys_of_listener(&key);
+                Arc::new(Listener { policies, ..Listener::clone(model) })
+            });
+            pass.set(&mut self.snapshot, ResourceKey::Listener(key), listener.map(Resource::Listener));
         }
     }
 
@@ -209,12 +230,14 @@ impl Translator {
         }
         let service = self.inputs.services.get(&key.service)?;
         let protocol = backend::protocol(key, service, &self.inputs).ok()?;
-        Some(Arc::new(Backend { key: key.clone(), protocol }))
+        Some(Arc::new(Backend { key: key.clone(), protocol, policies: Vec::new() }))
     }
 
     fn refresh_statuses(&mut self, stale: &Stale, pass: &mut Pass) -> Vec<StatusUpdate> {
         let mut keys = stale.statuses.clone();
         keys.extend(pass.touched.routes.iter().map(route_object));
+        let of_routes = stale.routes.iter().flat_map(|route| self.inputs.policies.all_on_route(route));
+        keys.extend(of_routes.map(|key| policy_object(&key)));
         keys.extend(pass.touched.listeners.iter().map(|listener| match &listener.listener_set {
             None => (Kind::Gateway, listener.gateway.0.clone()),
             Some(set) => (Kind::ListenerSet, set.clone()),
@@ -283,7 +306,12 @@ impl Translator {
             }
             Kind::HttpRoute => self.route_status(&RouteKey { kind: RouteKind::Http, name: name.clone() }),
             Kind::GrpcRoute => self.route_status(&RouteKey { kind: RouteKind::Grpc, name: name.clone() }),
-            _ => None,
+            other => {
+                let key = PolicyKey { kind: other.policy()?, name: name.clone() };
+                let entry = self.inputs.policies.get(&key)?;
+                let generation = entry.object.metadata().generation.unwrap_or_default();
+                Some((generation, status::policy(&key, entry, &self.policy_facts())))
+            }
         }
     }
 
@@ -291,8 +319,23 @@ impl Translator {
         let outcome = self.routes.get(key)?;
         let shadowed = self.index.shadowed(outcome);
         let controller = &self.options.controller_name;
-        let status = status::route(key, outcome, &shadowed, controller, &self.inputs.reports);
+        let facts = status::RouteFacts {
+            shadowed: &shadowed,
+            controller_name: controller,
+            reports: &self.inputs.reports,
+            policies: &self.inputs.policies,
+        };
+        let status = status::route(key, outcome, &facts);
         Some((outcome.generation, status))
+    }
+
+    fn policy_facts(&self) -> status::PolicyFacts<'_> {
+        status::PolicyFacts {
+            controller_name: &self.options.controller_name,
+            inputs: &self.inputs,
+            topology: &self.topology,
+            routes: &self.routes,
+        }
     }
 
     fn facts(&self, gateway: &GatewayKey) -> GatewayFacts<'_> {
@@ -323,7 +366,7 @@ fn attach_alike(old: &[ListenerState], new: &[ListenerState]) -> bool {
 }
 
 /// A Gateway's settings for its proxies.
-fn settings(key: &GatewayKey, spec: &GatewayConfigSpec) -> Gateway {
+fn settings(key: &GatewayKey, spec: &GatewayConfigSpec, policies: Vec<PolicyKey>) -> Gateway {
     let access_log = match spec.log.access_log {
         gateway_config::AccessLog::Json => AccessLog::Json,
         gateway_config::AccessLog::Disabled => AccessLog::Off,
@@ -332,5 +375,5 @@ fn settings(key: &GatewayKey, spec: &GatewayConfigSpec) -> Gateway {
         let sampling = SamplingRatio::new(tracing.sampling.ratio()).ok()?;
         Some(Tracing { endpoint: tracing.endpoint.clone(), sampling })
     });
-    Gateway { key: key.clone(), access_log, tracing }
+    Gateway { key: key.clone(), access_log, tracing, policies }
 }

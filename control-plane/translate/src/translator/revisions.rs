@@ -8,8 +8,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use control_plane_model::{
-    BackendKey, CertificateKey, Delta, GatewayKey, ListenerKey, ObjectName, Resource, ResourceKey, Revision, RouteKey,
-    RouteKind,
+    BackendKey, CertificateKey, Delta, GatewayKey, ListenerKey, ObjectName, PolicyKey, Resource, ResourceKey, Revision,
+    RouteKey, RouteKind,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
@@ -57,6 +57,9 @@ impl Translator {
                 let service = self.inputs.service_of_slice(name);
                 service.map_or_else(Vec::new, |service| backends(&service, ResourceKey::Endpoints))
             }
+            Kind::RateLimitPolicy => kind
+                .policy()
+                .map_or_else(Vec::new, |kind| vec![ResourceKey::Policy(PolicyKey { kind, name: name.clone() })]),
             Kind::GatewayClass
             | Kind::ReferenceGrant
             | Kind::BackendTlsPolicy
@@ -80,6 +83,7 @@ impl Translator {
             ResourceKey::Route(RouteKey { kind: RouteKind::Grpc, name }) => {
                 of_custom(&inputs.grpc_routes.get(name)?.metadata)
             }
+            ResourceKey::Policy(key) => of_custom(inputs.policies.get(key)?.object.metadata()),
             ResourceKey::Certificate(key) => of_core(&inputs.secrets.get(&key.0)?.metadata),
             ResourceKey::Backend(key) => of_core(&inputs.services.get(&key.service)?.metadata),
             // Of several slices the newest may go, and what is left would look old.

@@ -99,4 +99,5 @@ golden! {
     addresses: Cluster,
     refused_by_proxy: Cluster,
     not_ours: Cluster,
+    policies: Cluster,
 }

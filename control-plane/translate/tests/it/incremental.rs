@@ -40,7 +40,18 @@ fn universe() -> Vec<Vec<String>> {
     };
     let http = "{name: http, port: 80, protocol: HTTP";
     let cross = "{backendRefs: [{name: s, namespace: b, port: 80}]}";
-    let own = "{matches: [{path: {value: /x}}], backendRefs: [{name: s, port: 80}]}";
+    let policy = |name: &str, created: u32, spec: &str| {
+        format!(
+            "kind: RateLimitPolicy\nmetadata: {{name: {name}, namespace: a, generation: 1, creationTimestamp: \
+             '202{created}-01-01T00:00:00Z'}}\nspec: {spec}"
+        )
+    };
+    let target = |kind: &str, name: &str, section: &str| {
+        let section = if section.is_empty() { String::new() } else { format!(", sectionName: {section}") };
+        format!("{{group: gateway.networking.k8s.io, kind: {kind}, name: {name}{section}}}")
+    };
+    let limits = "limits: {a: {rate: 1, per: 1s}}";
+    let own = "{name: own, matches: [{path: {value: /x}}], backendRefs: [{name: s, port: 80}]}";
     vec![
         vec![
             "kind: GatewayClass\nmetadata: {name: nebula}\nspec: {controllerName: nebula.dev/gateway-controller}".into(),
@@ -99,6 +110,21 @@ fn universe() -> Vec<Vec<String>> {
         vec!["kind: BackendTLSPolicy\nmetadata: {name: p, namespace: a}\nspec: {targetRefs: [{group: '', kind: Service, name: s}], \
               validation: {hostname: a.b}}".into()],
         vec!["kind: Secret\nmetadata: {name: t, namespace: b}\nstringData: {tls.crt: x}".into()],
+        vec![
+            policy("p", 0, &format!("{{targetRefs: [{}], {limits}}}", target("HTTPRoute", "r", ""))),
+            policy("p", 0, &format!("{{targetRefs: [{}, {}], {limits}}}", target("HTTPRoute", "q", "own"), target("HTTPRoute", "r", "x"))),
+            policy("p", 0, &format!("{{targetRefs: [{}], limits: {{a: {{rate: 0, per: 1s}}}}}}", target("HTTPRoute", "r", ""))),
+        ],
+        vec![
+            policy("g", 1, &format!("{{targetRefs: [{}], {limits}}}", target("Gateway", "one", ""))),
+            policy("g", 1, &format!("{{targetRefs: [{}], overrides: {{{limits}}}}}", target("Gateway", "one", "http"))),
+            policy("g", 2, &format!("{{targetRefs: [{}, {}], disabled: true}}", target("Gateway", "one", ""), target("Service", "s", ""))),
+            policy("g", 2, &format!("{{targetRefs: [{}], {limits}}}", target("HTTPRoute", "r", ""))),
+        ],
+        vec![
+            policy("h", 0, &format!("{{targetRefs: [{}, {}], {limits}}}", target("Gateway", "one", ""), target("HTTPRoute", "r", ""))),
+            policy("h", 0, &format!("{{targetRefs: [{}], mode: Report}}", target("GRPCRoute", "r", ""))),
+        ],
         vec!["kind: Namespace\nmetadata: {name: a, labels: {tier: web}}".into(), "kind: Namespace\nmetadata: {name: a}".into()],
         vec!["kind: Namespace\nmetadata: {name: b, labels: {tier: web}}".into()],
     ]
@@ -113,7 +139,7 @@ const FACTS: &[&str] = &[
     "kind: Provisioned\nnamespace: a\nname: one\naddresses: [192.0.2.1]\nready: true",
     "kind: Provisioned\nnamespace: a\nname: one\naddresses: []\nready: false",
     "kind: Report\nnamespace: a\nname: one\nrefused: {route/http/a/r: broken, listener/a/one/http: port}",
-    "kind: Report\nnamespace: a\nname: one\nrefused: {backend/a/s/80: broken}",
+    "kind: Report\nnamespace: a\nname: one\nrefused: {backend/a/s/80: broken, policy/rate-limit/a/p: broken}",
     "kind: Report\nnamespace: a\nname: one\nrefused: {}",
 ];
 

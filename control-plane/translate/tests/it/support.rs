@@ -2,7 +2,7 @@
 
 use std::{fmt::Write as _, path::Path, sync::Arc};
 
-use control_plane_model::{GatewayKey, ObjectName, Resource, ResourceKey, Route, RuleAction};
+use control_plane_model::{GatewayKey, ObjectName, PolicyKey, Resource, ResourceKey, Route, RuleAction};
 use control_plane_translate::{Change, Kind, Mode, Object, Options, Provisioned, SUPPORTED_FEATURES, Translator};
 use serde_json::Value;
 
@@ -28,6 +28,7 @@ pub fn object(value: Value) -> Object {
         "ReferenceGrant" => Object::ReferenceGrant(typed(value)),
         "BackendTLSPolicy" => Object::BackendTlsPolicy(typed(value)),
         "GatewayConfig" => Object::GatewayConfig(typed(value)),
+        "RateLimitPolicy" => Object::RateLimitPolicy(typed(value)),
         "Service" => Object::Service(typed(value)),
         "EndpointSlice" => Object::EndpointSlice(typed(value)),
         "Secret" => Object::Secret(typed(value)),
@@ -85,6 +86,7 @@ fn kind(text: &str) -> Kind {
         "Service" => Kind::Service,
         "Secret" => Kind::Secret,
         "HTTPRoute" => Kind::HttpRoute,
+        "RateLimitPolicy" => Kind::RateLimitPolicy,
         kind => panic!("cannot remove {kind} here"),
     }
 }
@@ -118,8 +120,10 @@ fn render_route(text: &mut String, route: &Route) {
             writeln!(text, "  at {} serves {served:?} declared {declared:?}", attachment.listener).unwrap();
         }
     }
+    render_policies(text, "  ", &route.policies);
     for rule in &route.rules {
         writeln!(text, "  rule {:?} {:?}", rule.name, rule.timeouts).unwrap();
+        render_policies(text, "    ", &rule.policies);
         for found in &rule.matches {
             writeln!(text, "    {}", short(&format!("{found:?}"))).unwrap();
         }
@@ -134,6 +138,12 @@ fn render_route(text: &mut String, route: &Route) {
                 }
             }
         }
+    }
+}
+
+fn render_policies(text: &mut String, indent: &str, keys: &[PolicyKey]) {
+    for key in keys {
+        writeln!(text, "{indent}policy {key}").unwrap();
     }
 }
 
@@ -155,7 +165,7 @@ fn render_status(text: &mut String, status: &Value, depth: usize) {
                 assert_eq!(names, SUPPORTED_FEATURES);
                 writeln!(text, "{indent}every supported feature").unwrap();
             }
-            "listeners" | "parents" => {
+            "listeners" | "parents" | "ancestors" => {
                 for entry in value.as_array().unwrap() {
                     writeln!(text, "{indent}- of {field}:").unwrap();
                     render_status(text, entry, depth + 1);
@@ -174,7 +184,7 @@ fn short(debug: &str) -> String {
         (r"(?:GatewayKey|CertificateKey)\(([^()]*)\)", "$1"),
         (r"BackendKey \{ service: ([^ ]*), port: (\d+) \}", "$1:$2"),
         (r"Endpoint \{ address: ([^ ]*) \}", "$1"),
-        (r"ValueMatch::|, method: None|, headers: \[\]|, query: \[\]|, filters: \[\]", ""),
+        (r"ValueMatch::|, method: None|, headers: \[\]|, query: \[\]|, filters: \[\]|, policies: \[\]", ""),
         (r"RouteMatch \{ path: (.*) \}", "match $1"),
     ] {
         text = regex::Regex::new(pattern).unwrap().replace_all(&text, replacement).into_owned();

@@ -423,6 +423,9 @@ pub struct Gateway {
     pub access_log: i32,
     #[prost(message, optional, tag = "2")]
     pub tracing: ::core::option::Option<Tracing>,
+    /// Keys, sorted, one of a kind.
+    #[prost(string, repeated, tag = "3")]
+    pub policies: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Tracing {
@@ -467,6 +470,9 @@ pub struct Listener {
     /// Exact, `*.suffix`, or empty for every host.
     #[prost(string, tag = "3")]
     pub hostname: ::prost::alloc::string::String,
+    /// Keys, sorted, one of a kind.
+    #[prost(string, repeated, tag = "6")]
+    pub policies: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     #[prost(oneof = "listener::Protocol", tags = "4, 5")]
     pub protocol: ::core::option::Option<listener::Protocol>,
 }
@@ -489,10 +495,13 @@ pub struct TlsTermination {
     pub certificates: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 /// Key: backend/{namespace}/{service}/{port}
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Backend {
     #[prost(enumeration = "BackendProtocol", tag = "1")]
     pub protocol: i32,
+    /// Keys, sorted, one of a kind.
+    #[prost(string, repeated, tag = "2")]
+    pub policies: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 /// Key: endpoints/{namespace}/{service}/{port}
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -517,6 +526,9 @@ pub struct Route {
     pub attachments: ::prost::alloc::vec::Vec<Attachment>,
     #[prost(message, repeated, tag = "3")]
     pub rules: ::prost::alloc::vec::Vec<Rule>,
+    /// Keys, sorted, one of a kind.
+    #[prost(string, repeated, tag = "4")]
+    pub policies: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Attachment {
@@ -545,6 +557,9 @@ pub struct Rule {
     pub filters: ::prost::alloc::vec::Vec<Filter>,
     #[prost(message, optional, tag = "6")]
     pub timeouts: ::core::option::Option<Timeouts>,
+    /// Keys, sorted, one of a kind.
+    #[prost(string, repeated, tag = "7")]
+    pub policies: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     #[prost(oneof = "rule::Action", tags = "4, 5")]
     pub action: ::core::option::Option<rule::Action>,
 }
@@ -738,6 +753,144 @@ pub mod path_rewrite {
         Prefix(::prost::alloc::string::String),
     }
 }
+/// Key: policy/{kind}/{namespace}/{name}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Policy {
+    /// Of the kind that the key names, or invalid.
+    #[prost(oneof = "policy::Spec", tags = "1, 2")]
+    pub spec: ::core::option::Option<policy::Spec>,
+}
+/// Nested message and enum types in `Policy`.
+pub mod policy {
+    /// Of the kind that the key names, or invalid.
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum Spec {
+        #[prost(message, tag = "1")]
+        Invalid(super::InvalidPolicy),
+        #[prost(message, tag = "2")]
+        RateLimit(super::RateLimitPolicy),
+    }
+}
+/// What it is attached to answers 500.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct InvalidPolicy {}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct RateLimitPolicy {
+    #[prost(message, optional, tag = "1")]
+    pub settings: ::core::option::Option<RateLimitSettings>,
+    #[prost(message, optional, tag = "2")]
+    pub overrides: ::core::option::Option<RateLimitSettings>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct RateLimitSettings {
+    #[prost(bool, optional, tag = "1")]
+    pub disabled: ::core::option::Option<bool>,
+    #[prost(enumeration = "PolicyMode", tag = "2")]
+    pub mode: i32,
+    /// Sorted by name, each once.
+    #[prost(message, repeated, tag = "3")]
+    pub limits: ::prost::alloc::vec::Vec<RateLimit>,
+    /// Sorted by name, each once.
+    #[prost(message, repeated, tag = "4")]
+    pub concurrency: ::prost::alloc::vec::Vec<ConcurrencyLimit>,
+    #[prost(bool, optional, tag = "5")]
+    pub headers: ::core::option::Option<bool>,
+    /// Not 0.
+    #[prost(uint32, optional, tag = "6")]
+    pub max_keys: ::core::option::Option<u32>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct RateLimit {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "2")]
+    pub quota: ::core::option::Option<Quota>,
+    #[prost(message, repeated, tag = "3")]
+    pub key: ::prost::alloc::vec::Vec<KeyPart>,
+    #[prost(message, optional, tag = "4")]
+    pub tiers: ::core::option::Option<Tiers>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Quota {
+    /// Not 0.
+    #[prost(uint32, tag = "1")]
+    pub rate: u32,
+    #[prost(message, optional, tag = "2")]
+    pub per: ::core::option::Option<Duration>,
+    /// Not 0.
+    #[prost(uint32, tag = "3")]
+    pub burst: u32,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Tiers {
+    #[prost(string, tag = "1")]
+    pub claim: ::prost::alloc::string::String,
+    /// Sorted by value, each once, at least one.
+    #[prost(message, repeated, tag = "2")]
+    pub quotas: ::prost::alloc::vec::Vec<Tier>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Tier {
+    #[prost(string, tag = "1")]
+    pub value: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "2")]
+    pub quota: ::core::option::Option<Quota>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct KeyPart {
+    #[prost(oneof = "key_part::Part", tags = "1, 2, 3, 4, 5, 6, 7, 8")]
+    pub part: ::core::option::Option<key_part::Part>,
+}
+/// Nested message and enum types in `KeyPart`.
+pub mod key_part {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Part {
+        #[prost(message, tag = "1")]
+        Address(super::AddressPart),
+        #[prost(message, tag = "2")]
+        Header(super::NamedPart),
+        #[prost(message, tag = "3")]
+        Cookie(super::NamedPart),
+        #[prost(message, tag = "4")]
+        Query(super::NamedPart),
+        #[prost(message, tag = "5")]
+        Claim(super::NamedPart),
+        #[prost(message, tag = "6")]
+        Host(super::EmptyPart),
+        #[prost(message, tag = "7")]
+        Route(super::EmptyPart),
+        #[prost(message, tag = "8")]
+        Shared(super::EmptyPart),
+    }
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AddressPart {
+    /// At most 32.
+    #[prost(uint32, tag = "1")]
+    pub ipv4_prefix: u32,
+    /// At most 128.
+    #[prost(uint32, tag = "2")]
+    pub ipv6_prefix: u32,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct NamedPart {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(enumeration = "Missing", tag = "2")]
+    pub missing: i32,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct EmptyPart {}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ConcurrencyLimit {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// Not 0.
+    #[prost(uint32, tag = "2")]
+    pub limit: u32,
+    #[prost(message, repeated, tag = "3")]
+    pub key: ::prost::alloc::vec::Vec<KeyPart>,
+}
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
 pub enum AccessLog {
@@ -863,6 +1016,68 @@ impl RedirectScheme {
             "REDIRECT_SCHEME_UNSPECIFIED" => Some(Self::Unspecified),
             "REDIRECT_SCHEME_HTTP" => Some(Self::Http),
             "REDIRECT_SCHEME_HTTPS" => Some(Self::Https),
+            _ => None,
+        }
+    }
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum PolicyMode {
+    /// Left to the other policies of the chain.
+    Unspecified = 0,
+    Enforce = 1,
+    Report = 2,
+}
+impl PolicyMode {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "POLICY_MODE_UNSPECIFIED",
+            Self::Enforce => "POLICY_MODE_ENFORCE",
+            Self::Report => "POLICY_MODE_REPORT",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "POLICY_MODE_UNSPECIFIED" => Some(Self::Unspecified),
+            "POLICY_MODE_ENFORCE" => Some(Self::Enforce),
+            "POLICY_MODE_REPORT" => Some(Self::Report),
+            _ => None,
+        }
+    }
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum Missing {
+    Unspecified = 0,
+    Address = 1,
+    Shared = 2,
+    Skip = 3,
+}
+impl Missing {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "MISSING_UNSPECIFIED",
+            Self::Address => "MISSING_ADDRESS",
+            Self::Shared => "MISSING_SHARED",
+            Self::Skip => "MISSING_SKIP",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "MISSING_UNSPECIFIED" => Some(Self::Unspecified),
+            "MISSING_ADDRESS" => Some(Self::Address),
+            "MISSING_SHARED" => Some(Self::Shared),
+            "MISSING_SKIP" => Some(Self::Skip),
             _ => None,
         }
     }

@@ -2,7 +2,10 @@
 
 use control_plane_model::{Backend, BackendKey, BackendProtocol, Endpoint, Endpoints};
 
-use super::error::{Field as _, InvalidResource, each};
+use super::{
+    error::{Field as _, InvalidResource, each},
+    policy,
+};
 use crate::proto;
 
 pub(super) fn to_wire(backend: &Backend) -> proto::Backend {
@@ -10,7 +13,7 @@ pub(super) fn to_wire(backend: &Backend) -> proto::Backend {
         BackendProtocol::Http1 => proto::BackendProtocol::Http1,
         BackendProtocol::H2c => proto::BackendProtocol::H2c,
     };
-    proto::Backend { protocol: protocol.into() }
+    proto::Backend { protocol: protocol.into(), policies: policy::keys_to_wire(&backend.policies) }
 }
 
 pub(super) fn from_wire(key: BackendKey, wire: proto::Backend) -> Result<Backend, InvalidResource> {
@@ -19,7 +22,8 @@ pub(super) fn from_wire(key: BackendKey, wire: proto::Backend) -> Result<Backend
         proto::BackendProtocol::H2c => Ok(BackendProtocol::H2c),
         proto::BackendProtocol::Unspecified => Err(InvalidResource::unknown()),
     };
-    Ok(Backend { key, protocol: protocol.field("protocol")? })
+    let protocol = protocol.field("protocol")?;
+    Ok(Backend { key, protocol, policies: policy::keys_from_wire(wire.policies)? })
 }
 
 pub(super) fn endpoints_to_wire(endpoints: &Endpoints) -> proto::Endpoints {

@@ -2,7 +2,10 @@
 
 use control_plane_model::{AccessLog, Gateway, GatewayKey, SamplingRatio, Tracing};
 
-use super::error::{Field as _, InvalidResource};
+use super::{
+    error::{Field as _, InvalidResource},
+    policy,
+};
 use crate::proto;
 
 pub(super) fn to_wire(gateway: &Gateway) -> proto::Gateway {
@@ -16,6 +19,7 @@ pub(super) fn to_wire(gateway: &Gateway) -> proto::Gateway {
             .tracing
             .as_ref()
             .map(|tracing| proto::Tracing { endpoint: tracing.endpoint.clone(), sampling: tracing.sampling.get() }),
+        policies: policy::keys_to_wire(&gateway.policies),
     }
 }
 
@@ -29,6 +33,7 @@ pub(super) fn from_wire(key: GatewayKey, wire: proto::Gateway) -> Result<Gateway
         key,
         access_log: access_log.field("access_log")?,
         tracing: wire.tracing.map(tracing_from_wire).transpose().field("tracing")?,
+        policies: policy::keys_from_wire(wire.policies)?,
     })
 }
 

@@ -6,7 +6,10 @@ use control_plane_model::{
     CertificateKey, HostPattern, Listener, ListenerKey, ListenerProtocol, ResourceKey, TlsTermination,
 };
 
-use super::error::{Field as _, InvalidResource, each, each_of_some, required};
+use super::{
+    error::{Field as _, InvalidResource, each, each_of_some, required},
+    policy,
+};
 use crate::proto::{self, listener::Protocol};
 
 pub(super) fn to_wire(listener: &Listener) -> proto::Listener {
@@ -25,6 +28,7 @@ pub(super) fn to_wire(listener: &Listener) -> proto::Listener {
                     .collect(),
             }),
         }),
+        policies: policy::keys_to_wire(&listener.policies),
     }
 }
 
@@ -40,6 +44,7 @@ pub(super) fn from_wire(key: ListenerKey, wire: proto::Listener) -> Result<Liste
                 certificates: each_of_some(tls.certificates, "certificates", |key| certificate(&key)).field("https")?,
             }),
         },
+        policies: policy::keys_from_wire(wire.policies)?,
     })
 }
 

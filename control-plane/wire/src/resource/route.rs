@@ -1,17 +1,16 @@
 //! Routes.
 
-use std::time::Duration;
-
 use control_plane_model::{
     AttachedHost, Attachment, BackendKey, BackendTarget, ListenerKey, ResourceKey, Route, RouteKey, Rule, RuleAction,
     Timeouts, Unavailable, WeightedBackend,
 };
 
 use super::{
+    duration::{duration_from_wire, duration_to_wire},
     error::{Field as _, InvalidResource, distinct, each, each_of_some, required},
     filter,
     listener::host,
-    matching,
+    matching, policy,
 };
 use crate::proto::{self, rule::Action, weighted_backend::Target};
 
@@ -31,6 +30,7 @@ pub(super) fn to_wire(route: &Route) -> proto::Route {
         created: route.created,
         attachments: route.attachments.iter().map(attachment).collect(),
         rules: route.rules.iter().map(rule_to_wire).collect(),
+        policies: policy::keys_to_wire(&route.policies),
     }
 }
 
@@ -40,6 +40,7 @@ pub(super) fn from_wire(key: RouteKey, wire: proto::Route) -> Result<Route, Inva
         created: wire.created,
         attachments: each(wire.attachments, "attachments", attachment_from_wire)?,
         rules: each(wire.rules, "rules", rule_from_wire)?,
+        policies: policy::keys_from_wire(wire.policies)?,
     })
 }
 
@@ -69,6 +70,7 @@ fn rule_to_wire(rule: &Rule) -> proto::Rule {
         filters: rule.filters.iter().map(filter::to_wire).collect(),
         action: Some(action),
         timeouts,
+        policies: policy::keys_to_wire(&rule.policies),
     }
 }
 
@@ -85,6 +87,7 @@ fn rule_from_wire(wire: proto::Rule) -> Result<Rule, InvalidResource> {
         filters: each(wire.filters, "filters", filter::from_wire)?,
         action,
         timeouts: timeouts_from_wire(wire.timeouts.unwrap_or_default()).field("timeouts")?,
+        policies: policy::keys_from_wire(wire.policies)?,
     })
 }
 
@@ -139,18 +142,6 @@ fn timeouts_from_wire(wire: proto::Timeouts) -> Result<Timeouts, InvalidResource
         request: wire.request.map(duration_from_wire).transpose().field("request")?,
         backend_request: wire.backend_request.map(duration_from_wire).transpose().field("backend_request")?,
     })
-}
-
-fn duration_to_wire(duration: Duration) -> proto::Duration {
-    proto::Duration { seconds: duration.as_secs(), nanoseconds: duration.subsec_nanos() }
-}
-
-fn duration_from_wire(wire: proto::Duration) -> Result<Duration, InvalidResource> {
-    if wire.nanoseconds >= 1_000_000_000 {
-        let reason = format_args!("{} is a second or more", wire.nanoseconds);
-        return Err(InvalidResource::new(reason)).field("nanoseconds");
-    }
-    Ok(Duration::new(wire.seconds, wire.nanoseconds))
 }
 
 fn listener(text: &str) -> Result<ListenerKey, InvalidResource> {

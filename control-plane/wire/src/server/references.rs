@@ -1,15 +1,12 @@
 //! Which Gateway's proxies need which object, kept by reference counts.
 //!
 //! Invariant: an object is in a Gateway's scope while the Gateway owns it (its settings, its listeners, the routes attached
-//! to it) or an owned object uses it (a listener's certificates; a route's backends with their endpoints). One change
-//! costs as much as the object has references, whatever else there is.
+//! to it) or an object in its scope uses it (a listener's certificates; a route's backends with their endpoints; the policies
+//! on any of them). One change costs as much as the object has references, whatever else there is.
 
-use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
-    iter,
-};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use control_plane_model::{BackendTarget, GatewayKey, ListenerProtocol, Resource, ResourceKey, RuleAction};
+use control_plane_model::{BackendTarget, GatewayKey, ListenerProtocol, PolicyKey, Resource, ResourceKey, RuleAction};
 
 /// What an object brings into scope, and where.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -24,16 +21,20 @@ impl Links {
     /// The links of `resource`.
     pub(super) fn of(resource: &Resource) -> Self {
         match resource {
-            Resource::Gateway(gateway) => Self { gateways: [gateway.key.clone()].into(), uses: BTreeSet::new() },
-            Resource::Listener(listener) => Self {
-                gateways: [listener.key.gateway.clone()].into(),
-                uses: match &listener.protocol {
-                    ListenerProtocol::Http => BTreeSet::new(),
-                    ListenerProtocol::Https(tls) => {
-                        tls.certificates.iter().cloned().map(ResourceKey::Certificate).collect()
-                    }
-                },
-            },
+            Resource::Gateway(gateway) => {
+                Self { gateways: [gateway.key.clone()].into(), uses: policies(&gateway.policies).collect() }
+            }
+            Resource::Listener(listener) => {
+                let certificates: &[_] = match &listener.protocol {
+                    ListenerProtocol::Http => &[],
+                    ListenerProtocol::Https(tls) => &tls.certificates,
+                };
+                let certificates = certificates.iter().cloned().map(ResourceKey::Certificate);
+                Self {
+                    gateways: [listener.key.gateway.clone()].into(),
+                    uses: certificates.chain(policies(&listener.policies)).collect(),
+                }
+            }
             Resource::Route(route) => {
                 let forwards = route.rules.iter().filter_map(|rule| match &rule.action {
                     RuleAction::Forward(backends) => Some(backends),
@@ -43,16 +44,24 @@ impl Links {
                     BackendTarget::Backend(key) => Some(key),
                     BackendTarget::Invalid(_) => None,
                 });
+                let backends =
+                    backends.flat_map(|key| [ResourceKey::Backend(key.clone()), ResourceKey::Endpoints(key.clone())]);
+                let of_rules = route.rules.iter().flat_map(|rule| policies(&rule.policies));
                 Self {
                     gateways: route.attachments.iter().map(|at| at.listener.gateway.clone()).collect(),
-                    uses: backends
-                        .flat_map(|key| [ResourceKey::Backend(key.clone()), ResourceKey::Endpoints(key.clone())])
-                        .collect(),
+                    uses: backends.chain(policies(&route.policies)).chain(of_rules).collect(),
                 }
             }
-            Resource::Certificate(_) | Resource::Backend(_) | Resource::Endpoints(_) => Self::default(),
+            Resource::Backend(backend) => {
+                Self { gateways: BTreeSet::new(), uses: policies(&backend.policies).collect() }
+            }
+            Resource::Certificate(_) | Resource::Endpoints(_) | Resource::Policy(_) => Self::default(),
         }
     }
+}
+
+fn policies(keys: &[PolicyKey]) -> impl Iterator<Item = ResourceKey> + '_ {
+    keys.iter().cloned().map(ResourceKey::Policy)
 }
 
 /// The scopes of all Gateways.
@@ -74,31 +83,41 @@ impl References {
         } else {
             self.links.insert(owner.clone(), links.clone()).unwrap_or_default()
         };
+        let before: Vec<GatewayKey> = self.gateways_of(owner).cloned().collect();
         let mut changed = Vec::new();
         // First in, then out: what is in both stays in scope throughout.
-        for (gateway, key) in needs(owner, &links) {
-            let count = self.needed.entry(key.clone()).or_default().entry(gateway.clone()).or_default();
-            *count += 1;
-            if *count == 1 {
-                self.scopes.entry(gateway.clone()).or_default().insert(key.clone());
-                changed.push((gateway.clone(), key.clone()));
-            }
+        for gateway in &before {
+            links.uses.iter().for_each(|used| self.acquire(gateway, used, &mut changed));
         }
-        for (gateway, key) in needs(owner, &old) {
-            if self.release(gateway, key) {
-                changed.push((gateway.clone(), key.clone()));
-            }
+        links.gateways.iter().for_each(|gateway| self.acquire(gateway, owner, &mut changed));
+        old.gateways.iter().for_each(|gateway| self.release(gateway, owner, &mut changed));
+        for gateway in &before {
+            old.uses.iter().for_each(|used| self.release(gateway, used, &mut changed));
         }
         changed
     }
 
-    /// Counts one need less; tells whether the object left the scope.
-    fn release(&mut self, gateway: &GatewayKey, key: &ResourceKey) -> bool {
-        let Some(gateways) = self.needed.get_mut(key) else { return false };
-        let Some(count) = gateways.get_mut(gateway) else { return false };
+    /// Counts one need more. What enters the scope brings in what it uses.
+    fn acquire(&mut self, gateway: &GatewayKey, key: &ResourceKey, changed: &mut Vec<(GatewayKey, ResourceKey)>) {
+        let count = self.needed.entry(key.clone()).or_default().entry(gateway.clone()).or_default();
+        *count += 1;
+        if *count > 1 {
+            return;
+        }
+        self.scopes.entry(gateway.clone()).or_default().insert(key.clone());
+        changed.push((gateway.clone(), key.clone()));
+        for used in self.uses_of(key) {
+            self.acquire(gateway, &used, changed);
+        }
+    }
+
+    /// Counts one need less. What leaves the scope takes what it uses along.
+    fn release(&mut self, gateway: &GatewayKey, key: &ResourceKey, changed: &mut Vec<(GatewayKey, ResourceKey)>) {
+        let Some(gateways) = self.needed.get_mut(key) else { return };
+        let Some(count) = gateways.get_mut(gateway) else { return };
         *count -= 1;
         if *count > 0 {
-            return false;
+            return;
         }
         gateways.remove(gateway);
         if gateways.is_empty() {
@@ -110,7 +129,14 @@ impl References {
                 self.scopes.remove(gateway);
             }
         }
-        true
+        changed.push((gateway.clone(), key.clone()));
+        for used in self.uses_of(key) {
+            self.release(gateway, &used, changed);
+        }
+    }
+
+    fn uses_of(&self, key: &ResourceKey) -> Vec<ResourceKey> {
+        self.links.get(key).map_or_else(Vec::new, |links| links.uses.iter().cloned().collect())
     }
 
     /// Gateways that have `key` in scope.
@@ -127,10 +153,6 @@ impl References {
     pub(super) fn scope(&self, gateway: &GatewayKey) -> impl Iterator<Item = &ResourceKey> {
         self.scopes.get(gateway).into_iter().flatten()
     }
-}
-
-fn needs<'a>(owner: &'a ResourceKey, links: &'a Links) -> impl Iterator<Item = (&'a GatewayKey, &'a ResourceKey)> {
-    links.gateways.iter().flat_map(move |gateway| iter::once(owner).chain(&links.uses).map(move |key| (gateway, key)))
 }
 
 #[cfg(test)]
@@ -179,6 +201,25 @@ mod tests {
         assert_eq!(changed.len(), 4);
         assert!(!references.contains(&gateway("edge"), &backend("cart")));
         assert!(references.contains(&gateway("inner"), &backend("cart")));
+    }
+
+    #[test]
+    fn what_an_object_in_scope_uses_is_in_scope_whichever_came_first() {
+        let policy = || "policy/rate-limit/shop/cart".parse::<ResourceKey>().unwrap();
+        let uses = Links { gateways: BTreeSet::new(), uses: [policy()].into() };
+        let mut references = References::default();
+        assert_eq!(references.set(&backend("cart"), uses.clone()), [], "nobody needs the backend");
+        references.set(&route("a"), links(&["edge"], &["cart"]));
+        assert!(references.contains(&gateway("edge"), &policy()));
+        references.set(&route("b"), links(&["inner"], &["cart"]));
+        assert_eq!(references.set(&backend("cart"), Links::default()).len(), 2, "it leaves both scopes");
+        references.set(&backend("cart"), uses);
+        let gone = references.set(&route("a"), Links::default());
+        assert_eq!(gone.len(), 3, "{gone:?}");
+        assert!(!references.contains(&gateway("edge"), &policy()) && references.contains(&gateway("inner"), &policy()));
+        references.set(&route("b"), Links::default());
+        references.set(&backend("cart"), Links::default());
+        assert!(references.scopes.is_empty() && references.needed.is_empty() && references.links.is_empty());
     }
 
     #[test]

@@ -35,17 +35,17 @@ async fn an_object_of_an_unknown_kind_is_refused_and_the_rest_is_applied() {
     assert_eq!((hello.gateway.as_str(), hello.kinds.len(), known.len()), ("infra/edge", resource::KINDS.len(), 0));
 
     let mut first = update(1, &edge());
-    first.upserted.push(proto::Resource { key: "policy/shop/jwt".into(), ..proto::Resource::default() });
+    first.upserted.push(proto::Resource { key: "plugin/shop/jwt".into(), ..proto::Resource::default() });
     stream.send(first).await;
     let ack = stream.ack().await;
-    let error = "unknown kind \"policy\": this proxy is older than its control plane";
-    assert_eq!((ack.nonce, refusals(&ack)), (1, vec![("policy/shop/jwt", error)]));
+    let error = "unknown kind \"plugin\": this proxy is older than its control plane";
+    assert_eq!((ack.nonce, refusals(&ack)), (1, vec![("plugin/shop/jwt", error)]));
     assert_eq!(*proxy.sink.held.lock().unwrap(), snapshot(&edge()));
 
     // It stays refused while it is there, and is forgotten with it.
     stream.send(update(2, &[endpoints("cart", 4)])).await;
-    assert_eq!(refusals(&stream.ack().await), [("policy/shop/jwt", error)]);
-    stream.send(proto::Update { nonce: 3, removed: vec!["policy/shop/jwt".into()], ..proto::Update::default() }).await;
+    assert_eq!(refusals(&stream.ack().await), [("plugin/shop/jwt", error)]);
+    stream.send(proto::Update { nonce: 3, removed: vec!["plugin/shop/jwt".into()], ..proto::Update::default() }).await;
     assert_eq!(refusals(&stream.ack().await), []);
     assert_eq!(proxy.deltas().len(), 2, "the sink never hears of it");
 }

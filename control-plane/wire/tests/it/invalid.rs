@@ -5,7 +5,7 @@ use prost::Message;
 
 /// Asserts that `body` is refused as an object named `key`, with exactly this error.
 #[track_caller]
-fn refused(key: &str, body: &impl Message, error: &str) {
+pub fn refused(key: &str, body: &impl Message, error: &str) {
     let refused = resource::decode(&key.parse().unwrap(), &body.encode_to_vec().into()).unwrap_err();
     assert_eq!(refused.to_string(), error);
 }
@@ -48,7 +48,7 @@ fn exact(text: &str) -> ValueMatch {
     ValueMatch { value: Some(value_match::Value::Exact(text.into())) }
 }
 
-const UNKNOWN: &str = "is missing, or not known to this version";
+pub const UNKNOWN: &str = "is missing, or not known to this version";
 
 #[test]
 fn the_valid_parts_of_these_tests_are_valid() {
@@ -63,10 +63,11 @@ fn the_valid_parts_of_these_tests_are_valid() {
 fn gateways() {
     let key = "gateway/infra/edge";
     refused(key, &Gateway::default(), &format!("access_log: {UNKNOWN}"));
-    refused(key, &Gateway { access_log: 9, tracing: None }, &format!("access_log: {UNKNOWN}"));
+    refused(key, &Gateway { access_log: 9, ..Gateway::default() }, &format!("access_log: {UNKNOWN}"));
     let tracing = |endpoint: &str, sampling| Gateway {
         access_log: AccessLog::Json.into(),
         tracing: Some(Tracing { endpoint: endpoint.into(), sampling }),
+        ..Gateway::default()
     };
     refused(key, &tracing("http://otel:4317", 1.5), "tracing.sampling: sampling ratio 1.5 is not between 0 and 1");
     refused(key, &tracing("http://otel:4317", f64::NAN), "tracing.sampling: sampling ratio NaN is not between 0 and 1");
@@ -122,7 +123,7 @@ fn listeners() {
 fn backends_and_endpoints() {
     let key = "backend/shop/cart/80";
     refused(key, &Backend::default(), &format!("protocol: {UNKNOWN}"));
-    refused(key, &Backend { protocol: 77 }, &format!("protocol: {UNKNOWN}"));
+    refused(key, &Backend { protocol: 77, ..Backend::default() }, &format!("protocol: {UNKNOWN}"));
     let key = "endpoints/shop/cart/80";
     let endpoints = |addresses: &[&str]| Endpoints {
         endpoints: addresses.iter().map(|address| Endpoint { address: (*address).into() }).collect(),

@@ -11,6 +11,8 @@ mod invalid;
 #[cfg(test)]
 mod objects;
 #[cfg(test)]
+mod policies;
+#[cfg(test)]
 mod roundtrip;
 #[cfg(test)]
 mod scope;

@@ -9,7 +9,7 @@ pub fn gateway_key(name: &str) -> GatewayKey {
 }
 
 pub fn gateway(name: &str, access_log: AccessLog) -> Resource {
-    Resource::Gateway(Arc::new(Gateway { key: gateway_key(name), access_log, tracing: None }))
+    Resource::Gateway(Arc::new(Gateway { key: gateway_key(name), access_log, tracing: None, policies: Vec::new() }))
 }
 
 pub fn listener_key(gateway: &str, name: &str) -> ListenerKey {
@@ -29,6 +29,7 @@ pub fn listener(gateway: &str, name: &str, certificates: &[&str]) -> Resource {
             ListenerProtocol::Https(TlsTermination { certificates })
         },
         hostname: HostPattern::Any,
+        policies: Vec::new(),
     }))
 }
 
@@ -50,7 +51,7 @@ pub fn backend_key(name: &str) -> BackendKey {
 }
 
 pub fn backend(name: &str, protocol: BackendProtocol) -> Resource {
-    Resource::Backend(Arc::new(Backend { key: backend_key(name), protocol }))
+    Resource::Backend(Arc::new(Backend { key: backend_key(name), protocol, policies: Vec::new() }))
 }
 
 /// Endpoints 10.0.0.1 to 10.0.0.`count`.
@@ -85,7 +86,9 @@ pub fn route(name: &str, gateways: &[&str], backends: &[&str], created: i64) -> 
             filters: Vec::new(),
             action: RuleAction::Forward(backends.iter().map(backend).collect()),
             timeouts: Timeouts::default(),
+            policies: Vec::new(),
         }],
+        policies: Vec::new(),
     }))
 }
 

@@ -96,6 +96,7 @@ fn every_kind_is_listed_among_the_capabilities() {
         match object {
             Resource::Gateway(_)
             | Resource::Certificate(_)
+            | Resource::Policy(_)
             | Resource::Listener(_)
             | Resource::Backend(_)
             | Resource::Endpoints(_)

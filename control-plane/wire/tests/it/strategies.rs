@@ -13,11 +13,13 @@ use http::{HeaderName, HeaderValue, Method, StatusCode};
 use proptest::{collection::vec, option::of, prelude::*};
 use rustls_pki_types::{PrivateKeyDer, PrivatePkcs1KeyDer, PrivatePkcs8KeyDer, PrivateSec1KeyDer};
 
-fn text(pattern: &'static str) -> impl Strategy<Value = Arc<str>> {
+use crate::policies;
+
+pub fn text(pattern: &'static str) -> impl Strategy<Value = Arc<str>> {
     pattern.prop_map(Arc::from)
 }
 
-fn object_name() -> impl Strategy<Value = ObjectName> {
+pub fn object_name() -> impl Strategy<Value = ObjectName> {
     ("[a-z][a-z0-9-]{0,8}", "[a-z][a-z0-9.-]{0,8}").prop_map(|(namespace, name)| ObjectName::new(namespace, name))
 }
 
@@ -59,7 +61,7 @@ fn value_match() -> impl Strategy<Value = ValueMatch> {
     prop_oneof![text("\\PC{0,12}").prop_map(ValueMatch::Exact), regex().prop_map(ValueMatch::Regex)]
 }
 
-fn header_name() -> impl Strategy<Value = HeaderName> {
+pub fn header_name() -> impl Strategy<Value = HeaderName> {
     "[a-z][a-z0-9-]{0,12}".prop_map(|name| HeaderName::try_from(name).unwrap())
 }
 
@@ -148,7 +150,7 @@ fn weighted_backend() -> impl Strategy<Value = WeightedBackend> {
     })
 }
 
-fn duration() -> impl Strategy<Value = Duration> {
+pub fn duration() -> impl Strategy<Value = Duration> {
     (any::<u64>(), 0..1_000_000_000_u32).prop_map(|(seconds, nanoseconds)| Duration::new(seconds, nanoseconds))
 }
 
@@ -159,8 +161,16 @@ fn rule() -> impl Strategy<Value = Rule> {
     ];
     let timeouts =
         (of(duration()), of(duration())).prop_map(|(request, backend_request)| Timeouts { request, backend_request });
-    (of(text("\\PC{0,8}")), vec(route_match(), 1..3), vec(filter(), 0..3), action, timeouts)
-        .prop_map(|(name, matches, filters, action, timeouts)| Rule { name, matches, filters, action, timeouts })
+    (of(text("\\PC{0,8}")), vec(route_match(), 1..3), vec(filter(), 0..3), action, timeouts, policies::keys()).prop_map(
+        |(name, matches, filters, action, timeouts, policies)| Rule {
+            name,
+            matches,
+            filters,
+            action,
+            timeouts,
+            policies,
+        },
+    )
 }
 
 fn route() -> impl Strategy<Value = Route> {
@@ -168,8 +178,11 @@ fn route() -> impl Strategy<Value = Route> {
         .prop_map(|hosts| hosts.into_iter().map(|(served, declared)| AttachedHost { served, declared }).collect());
     let attachment = (listener_key(), hosts).prop_map(|(listener, hosts)| Attachment { listener, hosts });
     let kind = prop_oneof![Just(RouteKind::Http), Just(RouteKind::Grpc)];
-    (kind, object_name(), any::<i64>(), vec(attachment, 0..3), vec(rule(), 0..3)).prop_map(
-        |(kind, name, created, attachments, rules)| Route { key: RouteKey { kind, name }, created, attachments, rules },
+    (kind, object_name(), any::<i64>(), vec(attachment, 0..3), vec(rule(), 0..3), policies::keys()).prop_map(
+        |(kind, name, created, attachments, rules, policies)| {
+            let key = RouteKey { kind, name };
+            Route { key, created, attachments, rules, policies }
+        },
     )
 }
 
@@ -179,8 +192,16 @@ fn listener() -> impl Strategy<Value = Listener> {
         vec(object_name().prop_map(CertificateKey), 1..3)
             .prop_map(|certificates| ListenerProtocol::Https(TlsTermination { certificates })),
     ];
-    (listener_key(), vec(any::<IpAddr>(), 0..3), port(), protocol, host())
-        .prop_map(|(key, addresses, port, protocol, hostname)| Listener { key, addresses, port, protocol, hostname })
+    (listener_key(), vec(any::<IpAddr>(), 0..3), port(), protocol, host(), policies::keys()).prop_map(
+        |(key, addresses, port, protocol, hostname, policies)| Listener {
+            key,
+            addresses,
+            port,
+            protocol,
+            hostname,
+            policies,
+        },
+    )
 }
 
 fn certificate() -> impl Strategy<Value = Certificate> {
@@ -200,8 +221,8 @@ fn certificate() -> impl Strategy<Value = Certificate> {
 fn gateway() -> impl Strategy<Value = Gateway> {
     let tracing = ("http://[a-z]{1,8}:4317", 0.0..=1.0_f64)
         .prop_map(|(endpoint, ratio)| Tracing { endpoint, sampling: SamplingRatio::new(ratio).unwrap() });
-    (gateway_key(), prop_oneof![Just(AccessLog::Json), Just(AccessLog::Off)], of(tracing))
-        .prop_map(|(key, access_log, tracing)| Gateway { key, access_log, tracing })
+    (gateway_key(), prop_oneof![Just(AccessLog::Json), Just(AccessLog::Off)], of(tracing), policies::keys())
+        .prop_map(|(key, access_log, tracing, policies)| Gateway { key, access_log, tracing, policies })
 }
 
 fn endpoints() -> impl Strategy<Value = Endpoints> {
@@ -214,8 +235,8 @@ fn endpoints() -> impl Strategy<Value = Endpoints> {
 }
 
 fn backend() -> impl Strategy<Value = Backend> {
-    (backend_key(), prop_oneof![Just(BackendProtocol::Http1), Just(BackendProtocol::H2c)])
-        .prop_map(|(key, protocol)| Backend { key, protocol })
+    (backend_key(), prop_oneof![Just(BackendProtocol::Http1), Just(BackendProtocol::H2c)], policies::keys())
+        .prop_map(|(key, protocol, policies)| Backend { key, protocol, policies })
 }
 
 /// Any valid object.
@@ -223,6 +244,7 @@ pub fn resource() -> impl Strategy<Value = Resource> {
     prop_oneof![
         1 => gateway().prop_map(|object| Resource::Gateway(Arc::new(object))),
         1 => certificate().prop_map(|object| Resource::Certificate(Arc::new(object))),
+        1 => policies::policy().prop_map(|object| Resource::Policy(Arc::new(object))),
         1 => listener().prop_map(|object| Resource::Listener(Arc::new(object))),
         1 => backend().prop_map(|object| Resource::Backend(Arc::new(object))),
         1 => endpoints().prop_map(|object| Resource::Endpoints(Arc::new(object))),

@@ -7,6 +7,7 @@ mod reason;
 use std::borrow::Cow;
 
 use bytes::Bytes;
+use control_plane_model::PolicyKey;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Version, header};
 pub use reason::{Connection, GrpcStatus, Reason};
 
@@ -27,6 +28,8 @@ pub struct LocalReply {
     detail: Option<Cow<'static, str>>,
     /// Boxed, as few replies have any.
     headers: Option<Box<HeaderMap>>,
+    /// Boxed for the same reason.
+    policy: Option<Box<PolicyKey>>,
 }
 
 /// What the form of a reply depends on.
@@ -113,7 +116,7 @@ impl ReplyContext {
 
 impl From<Reason> for LocalReply {
     fn from(reason: Reason) -> Self {
-        Self { reason, detail: None, headers: None }
+        Self { reason, detail: None, headers: None, policy: None }
     }
 }
 
@@ -130,6 +133,18 @@ impl LocalReply {
     pub fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.headers.get_or_insert_default().append(name, value);
         self
+    }
+
+    /// Names the policy because of which, for the log: a client does not see it.
+    #[must_use]
+    pub fn by(mut self, policy: &PolicyKey) -> Self {
+        self.policy = Some(Box::new(policy.clone()));
+        self
+    }
+
+    /// The policy because of which.
+    pub fn policy(&self) -> Option<&PolicyKey> {
+        self.policy.as_deref()
     }
 
     /// Why.

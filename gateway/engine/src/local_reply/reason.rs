@@ -198,6 +198,18 @@ reasons! {
     /// The rule's filter cannot be honoured.
     InvalidFilter "invalid_filter" INTERNAL_SERVER_ERROR Unavailable Keep
         "Invalid filter" "The route has a filter that cannot be honoured.";
+    /// A policy on the request's way is not here, or was refused by this proxy.
+    PolicyUnavailable "policy_unavailable" INTERNAL_SERVER_ERROR Unavailable Keep
+        "Policy unavailable" "A policy for this request is not in force yet, so the request is not let through.";
+    /// A policy on the request's way cannot be honoured as it is written.
+    PolicyInvalid "policy_invalid" INTERNAL_SERVER_ERROR Unavailable Keep
+        "Policy invalid" "A policy for this request is not valid, so the request is not let through.";
+    /// More than a limit allows.
+    RateLimited "rate_limited" TOO_MANY_REQUESTS ResourceExhausted Keep
+        "Too many requests" "The client has used up its rate limit.";
+    /// More at once than a limit allows.
+    ConcurrencyLimited "concurrency_limited" TOO_MANY_REQUESTS ResourceExhausted Keep
+        "Too many requests at once" "The client has as many requests under way as it may have.";
     /// The rule has no backend, or none with a weight.
     NoBackend "no_backend" INTERNAL_SERVER_ERROR Unavailable Keep
         "No backend" "The route has no backend that takes requests.";

@@ -17,6 +17,7 @@ use std::{collections::BTreeMap, net::IpAddr, num::NonZeroU16, sync::Arc};
 use control_plane_model::{Listener, ListenerKey, Route, RouteKey};
 
 pub use self::request::RequestView;
+pub(crate) use self::request::query_parameter;
 use self::{hosts::Hosts, rank::Order};
 use crate::lookup::LookupMap;
 

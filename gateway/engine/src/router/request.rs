@@ -57,6 +57,13 @@ impl RequestView<'_> {
     }
 }
 
+/// The value of the first parameter `name` of a query, decoded as [`RequestView::has_query`] does.
+pub(crate) fn query_parameter<'a>(query: &'a str, name: &str) -> Option<Cow<'a, [u8]>> {
+    let mut parameters = query.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")));
+    let (_, value) = parameters.find(|(found, _)| decoded(found).eq(name.bytes()))?;
+    Some(if value.contains(['%', '+']) { decoded(value).collect() } else { value.as_bytes().into() })
+}
+
 /// The bytes of a percent-encoded text; `+` is a space, a broken encoding stands for itself.
 fn decoded(text: &str) -> impl Iterator<Item = u8> + '_ {
     let mut rest = text.as_bytes();

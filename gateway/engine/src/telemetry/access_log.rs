@@ -300,7 +300,7 @@ mod tests {
         record_with(trace, agent).write_line("2026-11-23T09:30:05.042Z", &mut line);
         let expected = concat!(
             r#"{"time":"2026-11-23T09:30:05.042Z","request_id":"r-1","method":"GET","host":"shop.example.com","#,
-            r#""path":"/cart","protocol":"1.1","status":200,"flag":null,"listener":"infra/edge/http","#,
+            r#""path":"/cart","protocol":"1.1","status":200,"flag":null,"policy":null,"reported":null,"listener":"infra/edge/http","#,
             r#""route":"http/shop/cart","rule":"0","backend":"shop/cart/80","endpoint":"10.0.0.7:8080","attempts":1,"#,
             r#""request_bytes":0,"response_bytes":1024,"duration_us":1234,"upstream_duration_us":1000,"#,
             r#""client":"192.0.2.1:40000","user_agent":"café\u{fffd}","#,

@@ -8,8 +8,9 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use control_plane_model::{BackendKey, ListenerKey, RouteKey};
+use control_plane_model::{BackendKey, ListenerKey, PolicyKey, RouteKey};
 use prometheus_client::{
+    encoding::EncodeLabelSet,
     metrics::{counter::Counter, family::Family, gauge::Gauge},
     registry::Registry,
 };
@@ -19,6 +20,7 @@ use super::{
     objects::{BackendMetrics, ListenerMetrics, Objects, PortMetrics, RouteMetrics},
     trace::TraceCounters,
 };
+use crate::{local_reply::Reason, notes::Decision};
 
 /// Where the connection of an attempt came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,6 +87,21 @@ pub enum ConfigOutcome {
     },
 }
 
+/// Labels of [`Metrics::policy_decision`]: as many policies as the proxy has, and reasons from a closed list.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct PolicyLabels {
+    policy: String,
+    reason: &'static str,
+    mode: &'static str,
+}
+
+impl PolicyLabels {
+    fn of(decision: &Decision) -> Self {
+        let mode = if decision.reported { "report" } else { "enforce" };
+        Self { policy: decision.policy.to_string(), reason: decision.reason.word(), mode }
+    }
+}
+
 type Label = [(&'static str, &'static str); 1];
 
 /// Every metric of the engine. Cheap to share; counting is a few relaxed additions, but for [`Self::local_reply`].
@@ -92,6 +109,7 @@ type Label = [(&'static str, &'static str); 1];
 pub struct Metrics {
     objects: Arc<Objects>,
     local_replies: Family<Label, Counter>,
+    policy_decisions: Family<PolicyLabels, Counter>,
     requests_active: Gauge,
     attempts_reused: Counter,
     attempts_connected: Counter,
@@ -113,6 +131,9 @@ impl Metrics {
 
         let local_replies = Family::default();
         registry.register("http_local_replies", "Answers of the proxy itself, by reason", local_replies.clone());
+        let policy_decisions = Family::default();
+        let help = "Requests that a policy refused, or would have refused (mode Report), by policy and reason";
+        registry.register("policy_decisions", help, policy_decisions.clone());
         let requests_active = Gauge::default();
         registry.register("http_requests_active", "Requests in work", requests_active.clone());
 
@@ -139,6 +160,7 @@ impl Metrics {
         Arc::new(Self {
             objects,
             local_replies,
+            policy_decisions,
             requests_active,
             attempts_reused: attempts.get_or_create_owned(&[("connection", "reused")]),
             attempts_connected: attempts.get_or_create_owned(&[("connection", "new")]),
@@ -187,6 +209,18 @@ impl Metrics {
     /// Counts an answer of the proxy itself. `reason` comes from the closed table of local replies.
     pub fn local_reply(&self, reason: &'static str) {
         self.local_replies.get_or_create(&[("reason", reason)]).inc();
+    }
+
+    /// Counts what a policy decided.
+    pub fn policy_decision(&self, decision: &Decision) {
+        self.policy_decisions.get_or_create(&PolicyLabels::of(decision)).inc();
+    }
+
+    /// Ends the series of a policy that is gone.
+    pub fn policy_removed(&self, policy: &PolicyKey) {
+        for (reason, reported) in Reason::ALL.iter().flat_map(|reason| [(*reason, false), (*reason, true)]) {
+            self.policy_decisions.remove(&PolicyLabels::of(&Decision { policy: policy.clone(), reason, reported }));
+        }
     }
 
     /// Counts an attempt that has a connection.

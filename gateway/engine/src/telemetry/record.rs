@@ -11,6 +11,8 @@ use std::{
 use http::{StatusCode, Version};
 use opentelemetry::trace::TraceId;
 
+use crate::notes::Decision;
+
 /// The longest text that is written; what is longer is cut there.
 const MAX_TEXT: usize = 1024;
 
@@ -93,6 +95,8 @@ pub struct Record<'a> {
     pub client_text: &'a str,
     /// `user-agent`.
     pub user_agent: Option<Text<'a>>,
+    /// What policies refused, or would have refused.
+    pub decisions: &'a [Decision],
     /// The trace, where the request is sampled.
     pub trace: Option<TraceId>,
 }
@@ -122,6 +126,14 @@ macro_rules! name {
 }
 
 impl Record<'_> {
+    /// What policies of `mode: Report` would have refused: `kind/namespace/name reason`, separated by commas.
+    pub(super) fn reported(&self) -> Option<String> {
+        let reported = self.decisions.iter().filter(|decision| decision.reported);
+        let texts: Vec<String> =
+            reported.map(|decision| format!("{} {}", decision.policy, decision.reason.word())).collect();
+        (!texts.is_empty()).then(|| texts.join(", "))
+    }
+
     /// Appends it to `lines` as one JSON object and a line end. `time` is [`Self::time`] as text.
     ///
     /// By hand, as the worker does it for each request: through serde it takes twice as long.
@@ -137,6 +149,11 @@ impl Record<'_> {
         line.word(name!("protocol"), Some(protocol_version(self.version)));
         line.number(name!("status"), Some(self.status.as_u16().into()));
         line.word(name!("flag"), self.flag);
+        let refusal = self.decisions.iter().find(|decision| !decision.reported);
+        let refusal = refusal.map(|decision| decision.policy.to_string());
+        line.text(name!("policy"), refusal.as_deref().map(Text::from));
+        let reported = self.reported();
+        line.text(name!("reported"), reported.as_deref().map(Text::from));
         line.text(name!("listener"), self.listener.map(Text::from));
         line.text(name!("route"), self.route.map(Text::from));
         line.text(name!("rule"), self.rule.map(Text::from));
@@ -225,6 +242,7 @@ pub(super) mod tests {
             version: Version::HTTP_11,
             status: StatusCode::OK,
             flag: None,
+            decisions: &[],
             listener: Some("infra/edge/http"),
             route: Some("http/shop/cart"),
             rule: Some("0"),

@@ -283,6 +283,11 @@ fn attributes(record: &Record<'_>) -> Vec<KeyValue> {
         ("nebula.backend", record.backend.map(str::to_owned)),
         ("nebula.endpoint", record.endpoint.map(str::to_owned)),
         ("nebula.flag", record.flag.map(str::to_owned)),
+        (
+            "nebula.policy",
+            record.decisions.iter().find(|decision| !decision.reported).map(|decision| decision.policy.to_string()),
+        ),
+        ("nebula.policy.reported", record.reported()),
         ("user_agent.original", record.user_agent.map(|agent| agent.to_str_lossy().into_owned())),
     ];
     attributes.extend(optional.into_iter().filter_map(|(key, value)| Some(KeyValue::new(key, value?))));

@@ -95,7 +95,7 @@ pub fn backend(name: &str, protocol: BackendProtocol, addresses: &[SocketAddr]) 
     let key = backend_key(name);
     let endpoints = addresses.iter().map(|address| Endpoint { address: *address }).collect();
     [
-        Resource::Backend(Arc::new(Backend { key: key.clone(), protocol })),
+        Resource::Backend(Arc::new(Backend { key: key.clone(), protocol, policies: Vec::new() })),
         Resource::Endpoints(Arc::new(Endpoints { key, endpoints })),
     ]
 }
@@ -114,6 +114,7 @@ pub fn rule(prefix: &str, backends: &[(&str, u32)]) -> Rule {
         filters: Vec::new(),
         action: RuleAction::Forward(backends.iter().map(weighted).collect()),
         timeouts: Timeouts::default(),
+        policies: Vec::new(),
     }
 }
 
@@ -125,6 +126,7 @@ pub fn route(name: &str, rules: Vec<Rule>) -> Resource {
         created: 0,
         attachments: vec![Attachment { listener: listener_key(), hosts: vec![host] }],
         rules,
+        policies: Vec::new(),
     }))
 }
 
@@ -135,6 +137,7 @@ pub fn listener(port: NonZeroU16, protocol: ListenerProtocol) -> Resource {
         port,
         protocol,
         hostname: HostPattern::Any,
+        policies: Vec::new(),
     }))
 }
 

@@ -1,8 +1,10 @@
 //! A bug in one request's path is that request's alone.
 
-use control_plane_model::{BackendProtocol, Filter, HeaderModifier};
+use std::sync::Arc;
+
+use control_plane_model::{BackendProtocol, Filter, HeaderModifier, Policy};
 use gateway_engine::{
-    filter::{FilterSet, HttpFilter, InvalidFilter, RequestContext, Stage, Verdict},
+    filter::{FilterSet, HttpFilter, InvalidFilter, InvalidPolicy, RequestContext, Stage, Verdict},
     limits::Limits,
 };
 use http::StatusCode;
@@ -23,8 +25,14 @@ impl HttpFilter for Panics {
 }
 
 impl FilterSet for Panics {
+    type State = ();
+
     fn compile(_: &Filter) -> Result<Self, InvalidFilter> {
         Ok(Self)
+    }
+
+    fn compile_policies(_: &[Arc<Policy>], _: &Arc<()>) -> Result<Vec<Self>, InvalidPolicy> {
+        Ok(Vec::new())
     }
 }
 

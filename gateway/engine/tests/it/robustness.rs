@@ -341,8 +341,14 @@ async fn a_whole_response_counts_as_whole_although_its_stream_ends_later() {
 #[tokio::test]
 async fn a_log_line_is_short_whatever_the_client_sends_and_there_is_none_where_none_is_wanted() {
     let proxy = Proxy::start(to(BackendProtocol::Http1, saying("x").await)).await;
-    let gateway =
-        |access_log| Resource::Gateway(Arc::new(Gateway { key: listener_key().gateway, access_log, tracing: None }));
+    let gateway = |access_log| {
+        Resource::Gateway(Arc::new(Gateway {
+            key: listener_key().gateway,
+            access_log,
+            tracing: None,
+            policies: Vec::new(),
+        }))
+    };
     assert_eq!(proxy.upsert([gateway(AccessLog::Off)]).await, []);
     let ask = async |head: String| {
         let mut client = proxy.connect().await;

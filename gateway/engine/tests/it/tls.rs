@@ -40,6 +40,7 @@ fn https(name: &str, port: NonZeroU16, hostname: &str, secrets: &[&str]) -> Reso
         port,
         protocol: ListenerProtocol::Https(TlsTermination { certificates }),
         hostname: HostPattern::parse(hostname).unwrap(),
+        policies: Vec::new(),
     }))
 }
 
@@ -53,6 +54,7 @@ fn route_to(name: &str, listener: &str, host: &str) -> Resource {
             hosts: vec![AttachedHost { served: host.clone(), declared: host }],
         }],
         rules: vec![rule("/", &[("one", 1)])],
+        policies: Vec::new(),
     }))
 }
 

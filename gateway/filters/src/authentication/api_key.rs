@@ -13,7 +13,7 @@ use aws_lc_rs::{
     constant_time::verify_slices_are_equal,
     digest::{SHA256, digest},
 };
-use control_plane_model::policy::{ApiKey, TokenSource};
+use control_plane_model::{ApiKey, TokenSource};
 use http::{HeaderName, HeaderValue};
 
 /// A list of keys, ready to be asked.
@@ -38,7 +38,7 @@ pub enum InvalidApiKeys {
 }
 
 impl ApiKeys {
-    pub(super) fn new(name: &Arc<str>, spec: &control_plane_model::policy::ApiKeys) -> Result<Self, InvalidApiKeys> {
+    pub(super) fn new(name: &Arc<str>, spec: &control_plane_model::ApiKeys) -> Result<Self, InvalidApiKeys> {
         if spec.source == TokenSource::Authorization {
             return Err(InvalidApiKeys::Source);
         }

@@ -5,13 +5,15 @@
 
 use std::sync::Arc;
 
-use control_plane_model::policy::{AuthenticationSettings, ProofSettings, TokenSource};
-use gateway_engine::{filter::Headers, strict};
+use control_plane_model::{AuthenticationSettings, ProofSettings, TokenSource};
+use gateway_engine::{filter::Headers, notes::Identity, strict};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, header};
 use policy_jose::{
     Algorithms, BindingReason, InvalidChallenge, InvalidProofRules, Possession, Proof, ProofReason, ProofRules,
     ProvenRequest, Reason, Scheme, Verified, check_binding, claimed_issuer, proof,
 };
+
+use serde_json::Value;
 
 use super::{
     api_key::{ApiKeys, InvalidApiKeys},
@@ -45,6 +47,19 @@ pub(super) enum Accepted<'a> {
 }
 
 impl Accepted<'_> {
+    /// What later stages are told.
+    pub(super) fn identity(&self) -> Identity {
+        match self {
+            Self::Token(provider, verified) => Identity {
+                issuer: provider.issuer.clone(),
+                subject: verified.claims.subject().unwrap_or_default().into(),
+                claims: verified.claims.shared(),
+            },
+            Self::Key(list, client) => named(list.name.clone(), client),
+            Self::User(_, name) => named("basic".into(), name),
+        }
+    }
+
     /// Where its credentials are, if the backend may have them.
     pub(super) fn forwarded(&self) -> Option<&TokenSource> {
         match self {
@@ -66,6 +81,12 @@ impl Accepted<'_> {
             let _ = headers.set(header, value);
         }
     }
+}
+
+/// An identity of which no more than a name is known.
+fn named(issuer: Arc<str>, subject: &Arc<str>) -> Identity {
+    let claims = [("sub".to_owned(), Value::from(&**subject))].into_iter().collect();
+    Identity { issuer, subject: subject.clone(), claims: Arc::new(claims) }
 }
 
 /// The credentials that a policy takes.

@@ -19,9 +19,12 @@ mod tests;
 
 use std::sync::Arc;
 
-use control_plane_model::policy::{AuthenticationSettings, TokenSource};
+use control_plane_model::{
+    AuthenticationSettings, Effective, Leveled, Mode, Policy, PolicyKey, PolicySpec, Settings as _, TokenSource,
+    effective,
+};
 use gateway_engine::{
-    filter::{AttemptHead, Headers, HttpFilter, RequestContext, Stage, Verdict},
+    filter::{AttemptHead, Headers, HttpFilter, InvalidPolicy, RequestContext, Stage, Verdict},
     local_reply::{LocalReply, Reason},
 };
 use http::{HeaderName, HeaderValue, Uri, header, uri::PathAndQuery};
@@ -49,41 +52,79 @@ pub enum InvalidAuthentication {
     ProtectedHeader(HeaderName),
 }
 
-/// The policies of one chain, ready to be asked.
+/// The policies of one chain, ready to be asked. Clones share it.
+#[derive(Clone, Debug)]
+pub struct Authentication(Arc<Compiled>);
+
 #[derive(Debug)]
-pub struct Authentication {
-    methods: Methods,
+struct Compiled {
+    /// `None` where it is switched off; what is protected stays protected.
+    methods: Option<Methods>,
     owned: OwnedHeaders,
     allow_anonymous: bool,
+    mode: Mode,
+    /// The most specific policy of the chain.
+    policy: PolicyKey,
     state: Arc<State>,
 }
 
+/// The filter that `levels` ask for, where an AuthenticationPolicy is among them.
+///
+/// # Errors: [`InvalidPolicy`] for keys, headers or claims that cannot be honoured.
+pub fn compile(levels: &[Arc<Policy>], state: &Arc<State>) -> Result<Option<Authentication>, InvalidPolicy> {
+    let chain = levels.iter().filter_map(|policy| match &policy.spec {
+        PolicySpec::Authentication(level) => Some((&policy.key, &**level)),
+        _ => None,
+    });
+    let chain: Vec<(&PolicyKey, &Leveled<AuthenticationSettings>)> = chain.collect();
+    let Some((policy, _)) = chain.last().copied() else { return Ok(None) };
+    let merged = effective(chain.into_iter());
+    Authentication::new(policy, &merged, state).map(Some).map_err(|error| {
+        let message = error.to_string();
+        // `providers.name: …` is from the policy that has it.
+        let field = message.split_once(": ").map_or("", |(field, _)| field);
+        let policy = merged.sources.get(field).unwrap_or(policy).clone();
+        InvalidPolicy { policy, message }
+    })
+}
+
 impl Authentication {
-    /// Does what `settings` say, with what `state` keeps.
+    /// Does what `merged` says, with what `state` keeps. `policy` is the most specific one of the chain.
     ///
     /// # Errors: [`InvalidAuthentication`].
-    pub fn new(settings: &AuthenticationSettings, state: &Arc<State>) -> Result<Self, InvalidAuthentication> {
-        let methods = Methods::new(settings, state)?;
-        let claims = methods.providers.iter().flat_map(provider::Provider::headers);
-        let clients = methods.api_keys.iter().filter_map(|list| list.client_header.as_ref());
-        let users = methods.users.iter().filter_map(|users| users.user_header.as_ref());
-        let owned = OwnedHeaders::new(settings.strip_headers.iter().chain(claims).chain(clients).chain(users))
+    fn new(
+        policy: &PolicyKey,
+        merged: &Effective<AuthenticationSettings>,
+        state: &Arc<State>,
+    ) -> Result<Self, InvalidAuthentication> {
+        let settings = &merged.settings;
+        let owned = OwnedHeaders::new(settings.strip_headers.iter().chain(settings.written_headers()))
             .map_err(InvalidAuthentication::ProtectedHeader)?;
-        let read = methods.sources.iter().filter_map(|source| match source {
+        let methods = if settings.is_disabled() { None } else { Some(Methods::new(settings, state)?) };
+        let sources = methods.iter().flat_map(|methods| &methods.sources);
+        let read = sources.filter_map(|source| match source {
             TokenSource::Header(name) => Some(name),
             _ => None,
         });
         OwnedHeaders::new(read).map_err(InvalidAuthentication::ProtectedHeader)?;
-        let allow_anonymous = settings.allow_anonymous.unwrap_or(false);
-        Ok(Self { methods, owned, allow_anonymous, state: state.clone() })
+        Ok(Self(Arc::new(Compiled {
+            methods,
+            owned,
+            allow_anonymous: settings.allow_anonymous.unwrap_or(false),
+            mode: settings.mode(),
+            policy: policy.clone(),
+            state: state.clone(),
+        })))
     }
+}
 
-    /// Makes of a request's fields what the backend gets: without what only the gateway may say, and with what the token says.
-    /// Credentials that were not accepted, and those that the backend is not to have, are taken out.
-    fn tell(&self, accepted: Option<&Accepted<'_>>, headers: &mut Headers<'_>) {
-        for source in &self.methods.sources {
+impl Compiled {
+    /// Makes of a request's fields what the backend gets: without what only the gateway may say, and with what the credentials
+    /// say. Those that were not accepted, and those that the backend is not to have, are taken out.
+    fn tell(&self, methods: &Methods, accepted: Option<&Accepted<'_>>, headers: &mut Headers<'_>) {
+        for source in &methods.sources {
             if accepted.and_then(Accepted::forwarded) != Some(source) {
-                source::remove(source, self.methods.schemes, headers);
+                source::remove(source, methods.schemes, headers);
             }
         }
         if headers.all().get(header::AUTHORIZATION).is_none() {
@@ -96,38 +137,45 @@ impl Authentication {
         }
     }
 
-    fn reply(&self, refusal: &Refusal<'_>) -> LocalReply {
-        let reason = match refusal {
-            Refusal::Missing => Reason::CredentialsMissing,
-            Refusal::Unreadable(_) => Reason::CredentialsMalformed,
-            Refusal::UnknownKey
-            | Refusal::WrongPassword
-            | Refusal::Token(..)
-            | Refusal::Proof(_)
-            | Refusal::NotPossessed(..) => Reason::CredentialsRefused,
-            Refusal::InsufficientScope(..) => Reason::InsufficientScope,
-            Refusal::Unavailable => Reason::IdentityProviderUnavailable,
-            Refusal::Busy => Reason::AuthenticationBusy,
-        };
-        let mut reply = LocalReply::from(reason).with_detail(refusal.detail());
-        if matches!(refusal, Refusal::Unavailable | Refusal::Busy) {
-            reply = reply.with_header(header::RETRY_AFTER, RETRY_AFTER);
-        }
-        for challenge in self.methods.challenges.values(refusal) {
-            reply = reply.with_header(header::WWW_AUTHENTICATE, challenge);
-        }
-        reply
+    /// Refuses, or in report mode lets pass without an identity, as if the policy were not there: the backend gets what the
+    /// client sent, but for what is protected.
+    fn refuse(&self, methods: &Methods, refusal: &Refusal<'_>, request: &mut RequestContext<'_>) -> Verdict {
+        self.owned.strip(&mut request.headers());
+        request.refuse(&self.policy, self.mode, reply(methods, refusal).by(&self.policy))
     }
+}
 
-    /// Path and query for the backend, where a parameter has to go: no token is passed on there, as servers log it.
-    fn without_tokens(&self, uri: &Uri) -> Option<PathAndQuery> {
-        let parameters = self.methods.sources.iter().filter_map(|source| match source {
-            TokenSource::Query(name) => Some(&**name),
-            _ => None,
-        });
-        let names: Vec<&str> = parameters.collect();
-        if names.is_empty() { None } else { source::without_parameters(uri, &names) }
+fn reply(methods: &Methods, refusal: &Refusal<'_>) -> LocalReply {
+    let reason = match refusal {
+        Refusal::Missing => Reason::CredentialsMissing,
+        Refusal::Unreadable(_) => Reason::CredentialsMalformed,
+        Refusal::UnknownKey
+        | Refusal::WrongPassword
+        | Refusal::Token(..)
+        | Refusal::Proof(_)
+        | Refusal::NotPossessed(..) => Reason::CredentialsRefused,
+        Refusal::InsufficientScope(..) => Reason::InsufficientScope,
+        Refusal::Unavailable => Reason::IdentityProviderUnavailable,
+        Refusal::Busy => Reason::AuthenticationBusy,
+    };
+    let mut reply = LocalReply::from(reason).with_detail(refusal.detail());
+    if matches!(refusal, Refusal::Unavailable | Refusal::Busy) {
+        reply = reply.with_header(header::RETRY_AFTER, RETRY_AFTER);
     }
+    for challenge in methods.challenges.values(refusal) {
+        reply = reply.with_header(header::WWW_AUTHENTICATE, challenge);
+    }
+    reply
+}
+
+/// Path and query for the backend, where a parameter has to go: no token is passed on there, as servers log it.
+fn without_tokens(methods: &Methods, uri: &Uri) -> Option<PathAndQuery> {
+    let parameters = methods.sources.iter().filter_map(|source| match source {
+        TokenSource::Query(name) => Some(&**name),
+        _ => None,
+    });
+    let names: Vec<&str> = parameters.collect();
+    if names.is_empty() { None } else { source::without_parameters(uri, &names) }
 }
 
 impl HttpFilter for Authentication {
@@ -135,23 +183,35 @@ impl HttpFilter for Authentication {
         Stage::Authentication
     }
 
-    /// Cancel-safe: only a wait for keys is dropped.
+    /// Cancel-safe: only a wait for keys is dropped, or for the check of a password.
     async fn on_request(&self, request: &mut RequestContext<'_>) -> Verdict {
+        let compiled = &*self.0;
+        let Some(methods) = &compiled.methods else {
+            compiled.owned.strip(&mut request.headers());
+            return Verdict::Continue;
+        };
         let received = request.received;
-        let headers = request.headers();
-        let shown =
-            Shown { method: &received.method, scheme: received.scheme, uri: &received.uri, headers: headers.all() };
-        match self.methods.decide(shown, &self.state).await {
-            Ok(Some(accepted)) => self.tell(Some(&accepted), &mut request.headers()),
-            Ok(None) if self.allow_anonymous => self.tell(None, &mut request.headers()),
-            Ok(None) => return Verdict::Reply(self.reply(&Refusal::Missing)),
-            Err(refusal) => return Verdict::Reply(self.reply(&refusal)),
+        let shown = Shown {
+            method: &received.method,
+            scheme: received.scheme,
+            uri: &received.uri,
+            headers: request.header_map(),
+        };
+        match methods.decide(shown, &compiled.state).await {
+            Ok(Some(accepted)) => {
+                request.notes.authenticated(Arc::new(accepted.identity()));
+                compiled.tell(methods, Some(&accepted), &mut request.headers());
+            }
+            Ok(None) if compiled.allow_anonymous => compiled.tell(methods, None, &mut request.headers()),
+            Ok(None) => return compiled.refuse(methods, &Refusal::Missing, request),
+            Err(refusal) => return compiled.refuse(methods, &refusal, request),
         }
         Verdict::Continue
     }
 
     fn on_attempt(&self, attempt: &mut AttemptHead<'_>) {
-        if let Some(target) = self.without_tokens(attempt.uri()) {
+        let target = self.0.methods.as_ref().and_then(|methods| without_tokens(methods, attempt.uri()));
+        if let Some(target) = target {
             attempt.set_path_and_query(target);
         }
     }

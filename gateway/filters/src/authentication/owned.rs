@@ -66,8 +66,11 @@ fn normal(name: &HeaderName) -> Box<str> {
 
 #[cfg(test)]
 mod tests {
+    use std::{sync::Arc, time::Duration};
+
     use gateway_engine::{
         filter::{Received, RequestContext},
+        notes::Notes,
         strict::Scheme,
     };
     use http::{HeaderMap, HeaderValue, Method};
@@ -88,7 +91,9 @@ mod tests {
             peer: "192.0.2.1:4711".parse().unwrap(),
             matched_prefix: None,
         };
-        owned.strip(&mut RequestContext::new(&received, &mut headers).headers());
+        let (label, mut notes) = (Arc::from("x"), Notes::default());
+        let mut context = RequestContext::new(&received, &mut headers, (&label, &label), Duration::ZERO, &mut notes);
+        owned.strip(&mut context.headers());
         let mut left: Vec<String> = headers.keys().map(|name| name.as_str().to_owned()).collect();
         left.sort();
         left

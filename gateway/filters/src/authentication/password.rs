@@ -17,7 +17,7 @@ use std::{
 
 use argon2::{Argon2, PasswordVerifier as _};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use control_plane_model::policy::{Basic, PasswordHash};
+use control_plane_model::{Basic, PasswordHash};
 use http::{HeaderName, HeaderValue};
 use parking_lot::Mutex;
 use policy_jose::{CredentialsError, UnixTime};

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use arc_swap::ArcSwapOption;
-use control_plane_model::policy::{
+use control_plane_model::{
     self as model, ClaimToHeader, IdentityProvider, KeySource, ListEncoding, ProviderUse, SigningAlgorithm, TokenSource,
 };
 use gateway_engine::filter::Headers;
@@ -92,11 +92,6 @@ impl Provider {
             keys,
             bound: ArcSwapOption::empty(),
         })
-    }
-
-    /// The fields that it writes.
-    pub(super) fn headers(&self) -> impl Iterator<Item = &HeaderName> {
-        self.claims.iter().map(|claim| &claim.header)
     }
 
     /// Accepts or refuses a token of this provider. May wait for keys, see [`super::keys`].

@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 
-use control_plane_model::policy::TokenSource;
+use control_plane_model::TokenSource;
 use gateway_engine::filter::Headers;
 use http::{HeaderMap, HeaderValue, Uri, header, uri::PathAndQuery};
 use percent_encoding::percent_decode_str;

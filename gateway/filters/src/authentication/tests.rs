@@ -4,17 +4,16 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use control_plane_model::{
-    ObjectName,
-    policy::{
-        ApiKey, ApiKeys, Audiences, Basic, ClaimToHeader, IdentityProvider, JwtRules, KeySource, ListEncoding,
-        ProofSettings, ProviderUse, SigningAlgorithm, TextEncoding,
-    },
+    ApiKey, ApiKeys, Audiences, Basic, ClaimToHeader, IdentityProvider, JwtRules, KeySource, ListEncoding, ObjectName,
+    PolicyKind, ProofSettings, ProviderUse, SigningAlgorithm, TextEncoding,
 };
 use gateway_engine::{
     filter::{Received, RequestContext},
+    local_reply::ReplyContext,
+    notes::Notes,
     strict,
 };
-use http::{HeaderMap, HeaderValue, Method};
+use http::{HeaderMap, HeaderValue, Method, Version};
 use jsonwebtoken::{Algorithm as Signing, EncodingKey, crypto};
 use kit_process::{clock::ManualClock, drain};
 use policy_jose::{BindingReason, CredentialsError, ProofReason, Reason, Scheme};
@@ -108,40 +107,69 @@ impl Seen {
     }
 }
 
-struct Policy(Authentication);
+/// A new filter with these settings.
+fn filter(settings: &AuthenticationSettings, state: &Arc<State>) -> Result<Authentication, InvalidPolicy> {
+    let policy = Policy {
+        key: PolicyKey { kind: PolicyKind::Authentication, name: ObjectName::new("shop", "p") },
+        spec: PolicySpec::Authentication(Box::new(Leveled { settings: settings.clone(), overrides: None })),
+    };
+    compile(&[Arc::new(policy)], state).map(Option::unwrap)
+}
 
-impl Policy {
+fn received(uri: &str) -> Received {
+    Received {
+        method: Method::GET,
+        scheme: strict::Scheme::Https,
+        host: "api.example".into(),
+        uri: uri.parse().unwrap(),
+        listener_port: 443,
+        peer: "192.0.2.1:4711".parse().unwrap(),
+        matched_prefix: None,
+    }
+}
+
+fn fields(fields: &[(&str, &str)]) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    headers.insert(header::HOST, HeaderValue::from_static("api.example"));
+    for (name, value) in fields {
+        headers.append(HeaderName::try_from(*name).unwrap(), HeaderValue::from_str(value).unwrap());
+    }
+    headers
+}
+
+struct Asked(Authentication);
+
+impl Asked {
     fn new(settings: &AuthenticationSettings) -> Self {
-        Self(Authentication::new(settings, &state()).unwrap())
+        Self(filter(settings, &state()).unwrap())
     }
 
-    async fn ask(&self, uri: &str, fields: &[(&str, &str)]) -> Result<Seen, Refusal<'_>> {
-        let mut headers = HeaderMap::new();
-        headers.insert(header::HOST, HeaderValue::from_static("api.example"));
-        for (name, value) in fields {
-            headers.append(HeaderName::try_from(*name).unwrap(), HeaderValue::from_str(value).unwrap());
-        }
-        let uri: Uri = uri.parse().unwrap();
-        let (method, scheme) = (Method::GET, strict::Scheme::Https);
-        let shown = Shown { method: &method, scheme, uri: &uri, headers: &headers };
-        let accepted = self.0.methods.decide(shown, &self.0.state).await?;
-        let subject = accepted.as_ref().map(|accepted| match accepted {
-            Accepted::Token(_, verified) => verified.claims.subject().unwrap().to_owned(),
-            Accepted::Key(list, client) => format!("{} of {}", client, list.name),
-            Accepted::User(_, name) => name.to_string(),
-        });
-        let received = Received {
-            method: Method::GET,
-            scheme,
-            host: "api.example".into(),
-            uri: uri.clone(),
-            listener_port: 443,
-            peer: "192.0.2.1:4711".parse().unwrap(),
-            matched_prefix: None,
-        };
-        self.0.tell(accepted.as_ref(), &mut RequestContext::new(&received, &mut headers).headers());
-        let target = self.0.without_tokens(&uri).map_or_else(|| uri.to_string(), |target| target.to_string());
+    fn methods(&self) -> &Methods {
+        self.0.0.methods.as_ref().unwrap()
+    }
+
+    /// What is decided, and what the backend gets then.
+    async fn ask(&self, uri: &str, sent: &[(&str, &str)]) -> Result<Seen, Refusal<'_>> {
+        let received = received(uri);
+        let mut headers = fields(sent);
+        let shown = Shown { method: &received.method, scheme: received.scheme, uri: &received.uri, headers: &headers };
+        let accepted = self.methods().decide(shown, &self.0.0.state).await?;
+        let subject = accepted.as_ref().map(|accepted| accepted.identity().subject.to_string());
+        let (label, mut notes) = (Arc::from("x"), Notes::default());
+        let mut context = RequestContext::new(&received, &mut headers, (&label, &label), Duration::ZERO, &mut notes);
+        self.0.0.tell(self.methods(), accepted.as_ref(), &mut context.headers());
+        let target = without_tokens(self.methods(), &received.uri);
+        let target = target.map_or_else(|| uri.to_owned(), |target| target.to_string());
         Ok(Seen { subject, headers, target })
+    }
+
+    /// The verdict, what the backend gets, and what was noted.
+    async fn run(&self, sent: &[(&str, &str)]) -> (Verdict, HeaderMap, Notes) {
+        let (received, mut headers) = (received("/a?b"), fields(sent));
+        let (label, mut notes) = (Arc::from("x"), Notes::default());
+        let mut context = RequestContext::new(&received, &mut headers, (&label, &label), Duration::ZERO, &mut notes);
+        let verdict = self.0.on_request(&mut context).await;
+        (verdict, headers, notes)
     }
 
     async fn bearer(&self, token: &str) -> Result<Seen, Refusal<'_>> {
@@ -163,7 +191,7 @@ fn refused(reason: Reason) -> Refusal<'static> {
 #[tokio::test]
 async fn a_good_token_is_told_to_the_backend_and_the_clients_own_words_are_not() {
     let settings = AuthenticationSettings { strip_headers: vec![HeaderName::from_static("x-tenant")], ..settings() };
-    let policy = Policy::new(&settings);
+    let policy = Asked::new(&settings);
     let token = format!("Bearer {}", ONE.token(&claims()));
     let sent = [
         ("authorization", token.as_str()),
@@ -185,7 +213,7 @@ async fn a_good_token_is_told_to_the_backend_and_the_clients_own_words_are_not()
         assert_eq!((seen.header("x_user"), seen.header("x-tenant")), (None, None));
         assert_eq!((seen.header("x-other"), seen.header("authorization")), (Some("kept"), Some(token.as_str())));
     }
-    let anonymous = Policy::new(&AuthenticationSettings { allow_anonymous: Some(true), ..settings });
+    let anonymous = Asked::new(&AuthenticationSettings { allow_anonymous: Some(true), ..settings });
     let seen = anonymous.ask("/a", &sent[1..]).await.unwrap();
     assert_eq!((seen.subject.as_deref(), seen.header("x-user"), seen.header("x-other")), (None, None, Some("kept")));
     assert_eq!((seen.header("x_user"), seen.header("x-roles"), seen.header("x-tenant")), (None, None, None));
@@ -193,7 +221,7 @@ async fn a_good_token_is_told_to_the_backend_and_the_clients_own_words_are_not()
 
 #[tokio::test]
 async fn each_attack_is_refused_with_its_reason() {
-    let policy = Policy::new(&settings());
+    let policy = Asked::new(&settings());
     let good = ONE.token(&claims());
     let (signed, signature) = good.rsplit_once('.').unwrap();
     let payload = signed.split_once('.').unwrap().1;
@@ -256,7 +284,7 @@ async fn each_attack_is_refused_with_its_reason() {
 
 #[tokio::test]
 async fn credentials_that_cannot_be_read_are_never_taken_for_none() {
-    let policy = Policy::new(&AuthenticationSettings { allow_anonymous: Some(true), ..settings() });
+    let policy = Asked::new(&AuthenticationSettings { allow_anonymous: Some(true), ..settings() });
     let token = format!("Bearer {}", ONE.token(&claims()));
     let twice = [("authorization", token.as_str()), ("authorization", token.as_str())];
     assert_eq!(policy.refusal(&twice).await, Refusal::Unreadable(CredentialsError::Several));
@@ -273,7 +301,7 @@ async fn credentials_that_cannot_be_read_are_never_taken_for_none() {
 async fn a_token_serves_from_its_place_alone_and_is_passed_on_only_where_the_policy_says_so() {
     let token = ONE.token(&claims());
     let at = |source, forward_token| {
-        Policy::new(&change(settings(), |provider| {
+        Asked::new(&change(settings(), |provider| {
             (provider.source, provider.forward_token) = (source, forward_token);
         }))
     };
@@ -303,7 +331,7 @@ async fn of_several_providers_the_tokens_issuer_decides_and_its_keys_alone_count
     let mut settings = settings();
     let other = provider("https://other.example", KeySource::Inline(key_set(&[&TWO]).into()));
     settings.providers.insert("partners".into(), other);
-    let policy = Policy::new(&settings);
+    let policy = Asked::new(&settings);
     let theirs = with("iss", json!("https://other.example"));
     assert!(policy.bearer(&ONE.token(&claims())).await.is_ok());
     assert!(policy.bearer(&TWO.token(&theirs)).await.is_ok());
@@ -316,7 +344,7 @@ async fn of_several_providers_the_tokens_issuer_decides_and_its_keys_alone_count
 #[tokio::test]
 async fn a_token_without_a_scope_is_insufficient() {
     let policy = |scopes: &[&str]| {
-        Policy::new(&change(settings(), |provider| {
+        Asked::new(&change(settings(), |provider| {
             provider.required_scopes = scopes.iter().map(|scope| Arc::from(*scope)).collect();
         }))
     };
@@ -325,7 +353,7 @@ async fn a_token_without_a_scope_is_insufficient() {
     let policy = policy(&["read", "admin"]);
     let refusal = policy.bearer(&token).await.err().unwrap();
     assert!(matches!(refusal, Refusal::InsufficientScope(..)));
-    let [value] = policy.0.methods.challenges.values(&refusal).try_into().unwrap();
+    let [value] = policy.methods().challenges.values(&refusal).try_into().unwrap();
     assert_eq!(value, r#"Bearer error="insufficient_scope", scope="read admin""#);
 }
 
@@ -340,7 +368,7 @@ async fn a_rotated_key_is_found_and_a_provider_that_is_gone_leaves_nobody_in() {
     let settings = change(settings(), |used| {
         *used = provider(ISSUER, KeySource::Remote(server.keys_at("/keys")));
     });
-    let policy = Policy(Authentication::new(&settings, &state).unwrap());
+    let policy = Asked(filter(&settings, &state).unwrap());
     assert!(policy.bearer(&ONE.token(&claims())).await.is_ok());
     assert_eq!(policy.bearer(&TWO.token(&claims())).await.err(), Some(refused(Reason::UnknownKey)));
     server.set("/keys", Answer::ok(key_set(&[&TWO])));
@@ -356,10 +384,10 @@ async fn a_rotated_key_is_found_and_a_provider_that_is_gone_leaves_nobody_in() {
             *used = provider(ISSUER, KeySource::Remote(server.keys_at("/none")));
         })
     };
-    let policy = Policy(Authentication::new(&settings, &state).unwrap());
+    let policy = Asked(filter(&settings, &state).unwrap());
     let refusal = policy.bearer(&ONE.token(&claims())).await.err().unwrap();
     assert_eq!(refusal, Refusal::Unavailable);
-    assert!(policy.0.methods.challenges.values(&refusal).is_empty());
+    assert!(policy.methods().challenges.values(&refusal).is_empty());
 }
 
 /// A client's key and what it proves with it.
@@ -387,7 +415,7 @@ impl Client {
 
 #[tokio::test]
 async fn a_token_that_is_bound_to_a_key_needs_a_fresh_proof_each_time() {
-    let policy = Policy::new(&settings());
+    let policy = Asked::new(&settings());
     let (client, thief) = (Client(Signer::new("c")), Client(Signer::new("t")));
     let token = ONE.token(&with("cnf", client.confirmation()));
     let shown = format!("DPoP {token}");
@@ -421,15 +449,15 @@ async fn a_token_that_is_bound_to_a_key_needs_a_fresh_proof_each_time() {
     assert_eq!(policy.refusal(&fields).await, Refusal::NotPossessed(Scheme::Dpop, BindingReason::NotBound));
 
     let proofs = Some(ProofSettings { required: true, ..ProofSettings::DEFAULT });
-    let strict = Policy::new(&AuthenticationSettings { proofs, ..settings() });
+    let strict = Asked::new(&AuthenticationSettings { proofs, ..settings() });
     assert_eq!(strict.bearer(&unbound).await.err(), Some(required));
-    let [challenge] = strict.0.methods.challenges.values(&Refusal::Missing).try_into().unwrap();
+    let [challenge] = strict.methods().challenges.values(&Refusal::Missing).try_into().unwrap();
     assert!(challenge.to_str().unwrap().starts_with("DPoP algs="), "{challenge:?}");
 }
 
 #[tokio::test]
 async fn a_token_that_is_bound_to_a_certificate_is_of_no_use_without_it() {
-    let policy = Policy::new(&settings());
+    let policy = Asked::new(&settings());
     let token = ONE.token(&with("cnf", json!({"x5t#S256": encode(&[1; 32])})));
     let required = Refusal::NotPossessed(Scheme::Bearer, BindingReason::CertificateRequired);
     assert_eq!(policy.bearer(&token).await.err(), Some(required));
@@ -437,7 +465,7 @@ async fn a_token_that_is_bound_to_a_certificate_is_of_no_use_without_it() {
 
 #[test]
 fn a_policy_that_cannot_be_honoured_says_where() {
-    let new = |settings: &AuthenticationSettings| Authentication::new(settings, &state()).unwrap_err().to_string();
+    let new = |settings: &AuthenticationSettings| filter(settings, &state()).unwrap_err().message;
     let broken = change(settings(), |used| *used = provider(ISSUER, KeySource::Inline("{}".into())));
     assert_eq!(new(&broken), "providers.staff: the text is not a JWK set");
     let claim = change(settings(), |used| used.claims_to_headers[0].claim = "a..b".into());
@@ -463,9 +491,9 @@ async fn an_api_key_is_known_by_its_digest_and_stays_here() {
     let field = TokenSource::Header(HeaderName::from_static("x-api-key"));
     let mut settings = settings();
     settings.api_keys.insert("partners".into(), api_keys(field, &[("acme", "key-of-acme"), ("umbra", "key-of-umbra")]));
-    let policy = Policy::new(&settings);
+    let policy = Asked::new(&settings);
     let seen = policy.ask("/", &[("x-api-key", "key-of-umbra"), ("x-client", "acme")]).await.unwrap();
-    assert_eq!((seen.subject.as_deref(), seen.header("x-client")), (Some("umbra of partners"), Some("umbra")));
+    assert_eq!((seen.subject.as_deref(), seen.header("x-client")), (Some("umbra"), Some("umbra")));
     assert_eq!(seen.header("x-api-key"), None);
     for wrong in ["key-of-umbrA", "key-of-umbra2", "x"] {
         assert_eq!(policy.refusal(&[("x-api-key", wrong)]).await, Refusal::UnknownKey);
@@ -485,7 +513,7 @@ async fn an_api_key_is_known_by_its_digest_and_stays_here() {
     );
 
     settings.api_keys.insert("others".into(), api_keys(TokenSource::Authorization, &[]));
-    let error = |settings: &AuthenticationSettings| Authentication::new(settings, &state()).unwrap_err().to_string();
+    let error = |settings: &AuthenticationSettings| filter(settings, &state()).unwrap_err().message;
     assert_eq!(error(&settings), "apiKeys.others: keys are not taken from Authorization");
     let shared = settings.api_keys["partners"].clone();
     settings.api_keys.insert("others".into(), shared);
@@ -500,7 +528,7 @@ async fn a_user_with_a_password_is_taken_beside_tokens_and_the_password_stays_he
         forward_password: false,
         user_header: Some(HeaderName::from_static("x-user")),
     };
-    let policy = Policy::new(&AuthenticationSettings { basic: Some(basic.clone()), ..settings() });
+    let policy = Asked::new(&AuthenticationSettings { basic: Some(basic.clone()), ..settings() });
     let right = format!("Basic {}", STANDARD.encode("bob:pass"));
     let seen = policy.ask("/", &[("authorization", &right), ("x-user", "root")]).await.unwrap();
     assert_eq!((seen.subject.as_deref(), seen.header("x-user")), (Some("bob"), Some("bob")));
@@ -512,7 +540,7 @@ async fn a_user_with_a_password_is_taken_beside_tokens_and_the_password_stays_he
         policy.refusal(&[("authorization", &right), ("authorization", &right)]).await,
         Refusal::Unreadable(CredentialsError::Several)
     );
-    let challenges = policy.0.methods.challenges.values(&Refusal::Missing);
+    let challenges = policy.methods().challenges.values(&Refusal::Missing);
     assert_eq!(challenges, ["Bearer", r#"Basic realm="gateway", charset="UTF-8""#]);
 
     let alone = AuthenticationSettings {
@@ -520,9 +548,84 @@ async fn a_user_with_a_password_is_taken_beside_tokens_and_the_password_stays_he
         realm: Some(r#"a "b""#.into()),
         ..AuthenticationSettings::default()
     };
-    let alone = Policy::new(&alone);
+    let alone = Asked::new(&alone);
     assert_eq!(alone.ask("/", &[("authorization", &right)]).await.unwrap().subject.as_deref(), Some("bob"));
     assert_eq!(alone.ask("/", &[("authorization", "Bearer a.b.c")]).await.unwrap().subject, None);
-    let challenges = alone.0.methods.challenges.values(&Refusal::WrongPassword);
+    let challenges = alone.methods().challenges.values(&Refusal::WrongPassword);
     assert_eq!(challenges, [r#"Basic realm="a \"b\"", charset="UTF-8""#]);
+}
+
+#[tokio::test]
+async fn a_refusal_tells_the_client_what_to_do_and_the_log_which_policy_it_was() {
+    let settings = AuthenticationSettings { realm: Some("shop".into()), ..settings() };
+    let policy = Asked::new(&change(settings, |used| used.required_scopes = vec!["admin".into()]));
+    let token = format!("Bearer {}", ONE.token(&claims()));
+    let expired = format!("Bearer {}", ONE.token(&with("exp", json!(NOW - 60))));
+    for (sent, status, challenge, detail) in [
+        (vec![], 401, r#"Bearer realm="shop""#, "The request has no credentials."),
+        (
+            vec![("authorization", expired.as_str())],
+            401,
+            r#"Bearer realm="shop", error="invalid_token", error_description="the token has expired""#,
+            "The token has expired.",
+        ),
+        (
+            vec![("authorization", "Bearer a b")],
+            400,
+            r#"Bearer realm="shop", error="invalid_request", error_description="the credentials are malformed""#,
+            "The credentials are malformed.",
+        ),
+        (
+            vec![("authorization", token.as_str())],
+            403,
+            r#"Bearer realm="shop", error="insufficient_scope", scope="admin""#,
+            "The token lacks a scope that is needed here.",
+        ),
+    ] {
+        let (verdict, _, notes) = policy.run(&sent).await;
+        let Verdict::Reply(reply) = verdict else { panic!("{verdict:?}") };
+        let context =
+            ReplyContext::new(&Method::GET, Version::HTTP_11, &HeaderMap::new(), HeaderValue::from_static("1"));
+        let response = reply.render(&context);
+        assert_eq!(
+            (response.status().as_u16(), &response.headers()[header::WWW_AUTHENTICATE]),
+            (status, &HeaderValue::from_static(challenge))
+        );
+        let body: Value = serde_json::from_slice(response.body()).unwrap();
+        assert_eq!(body["detail"], detail);
+        let [decision] = notes.decisions() else { panic!("{notes:?}") };
+        assert_eq!((decision.policy.to_string().as_str(), decision.reported), ("authentication/shop/p", false));
+    }
+}
+
+#[tokio::test]
+async fn in_report_mode_a_request_passes_without_identity_and_without_what_is_protected() {
+    let policy = Asked::new(&AuthenticationSettings { mode: Some(Mode::Report), ..settings() });
+    let (verdict, headers, notes) = policy.run(&[("authorization", "Bearer a.b.c"), ("x-user", "root")]).await;
+    assert!(matches!(verdict, Verdict::Continue) && notes.identity().is_none());
+    assert_eq!((headers.get("x-user"), &headers["authorization"]), (None, &HeaderValue::from_static("Bearer a.b.c")));
+    assert!(notes.decisions()[0].reported);
+    let token = format!("Bearer {}", ONE.token(&claims()));
+    let (verdict, headers, notes) = policy.run(&[("authorization", &token), ("x-user", "root")]).await;
+    assert!(matches!(verdict, Verdict::Continue) && notes.decisions().is_empty());
+    let identity = notes.identity().unwrap();
+    assert_eq!((&*identity.issuer, &*identity.subject, &identity.claims["aud"]), (ISSUER, "alice", &json!("api")));
+    assert_eq!(headers["x-user"], "alice");
+}
+
+#[tokio::test]
+async fn a_policy_that_is_switched_off_still_protects_what_backends_trust() {
+    let policy = Asked::new(&AuthenticationSettings { disabled: Some(true), ..settings() });
+    let (verdict, headers, notes) = policy.run(&[("authorization", "Bearer x"), ("x_user", "root")]).await;
+    assert!(matches!(verdict, Verdict::Continue) && notes.identity().is_none());
+    assert_eq!((headers.get("x_user"), headers.get("authorization").is_some()), (None, true));
+}
+
+#[tokio::test]
+async fn a_token_in_the_query_does_not_reach_the_backend_of_any_attempt() {
+    let policy = Asked::new(&change(settings(), |used| used.source = TokenSource::Query("t".into())));
+    let received = received("/a?t=x&b");
+    let mut parts = http::Request::builder().uri("/rewritten?t=x&b").body(()).unwrap().into_parts().0;
+    policy.0.on_attempt(&mut AttemptHead::new(&received, &mut parts));
+    assert_eq!(parts.uri, "/rewritten?b");
 }

@@ -104,6 +104,7 @@ impl Inputs {
                 None => (Kind::Gateway, &listener.gateway.0),
             },
             ResourceKey::Certificate(certificate) => (Kind::Secret, &certificate.0),
+            ResourceKey::Policy(policy) => (Kind::of_policy(policy.kind), &policy.name),
             ResourceKey::Backend(backend) | ResourceKey::Endpoints(backend) => (Kind::Service, &backend.service),
             ResourceKey::Route(route) => match route.kind {
                 control_plane_model::RouteKind::Http => (Kind::HttpRoute, &route.name),

@@ -29,6 +29,7 @@ fn listener(name: &str, hostname: &str) -> Arc<Listener> {
         port: 80.try_into().unwrap(),
         protocol: ListenerProtocol::Http,
         hostname: host(hostname),
+        policies: Vec::new(),
     })
 }
 
@@ -91,8 +92,10 @@ fn route(name: &str, created: i64, listener: &str, hosts: &[(&str, &str)], rules
                 filters: Vec::new(),
                 action: RuleAction::Forward(Vec::new()),
                 timeouts: Timeouts::default(),
+                policies: Vec::new(),
             })
             .collect(),
+        policies: Vec::new(),
     })
 }
 

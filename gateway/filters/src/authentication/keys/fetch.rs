@@ -9,7 +9,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use control_plane_model::policy::{HttpsUrl, KeyLocation, RemoteKeys};
+use control_plane_model::{HttpsUrl, KeyLocation, RemoteKeys};
 use http::{HeaderMap, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, Empty, LengthLimitError, Limited};
 use hyper::body::Incoming;

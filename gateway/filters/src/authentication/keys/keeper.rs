@@ -10,7 +10,7 @@ use std::{
 };
 
 use arc_swap::ArcSwapOption;
-use control_plane_model::policy::{KeyLocation, RemoteKeys, SigningAlgorithm};
+use control_plane_model::{KeyLocation, RemoteKeys, SigningAlgorithm};
 use kit_process::error::chain;
 use parking_lot::Mutex;
 use policy_jose::KeySet;

@@ -15,7 +15,7 @@ use std::{
     time::Duration,
 };
 
-use control_plane_model::policy::{RemoteKeys, SigningAlgorithm};
+use control_plane_model::{RemoteKeys, SigningAlgorithm};
 use futures::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
 use kit_process::drain::Drain;
 use parking_lot::Mutex;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use control_plane_model::policy::{HttpsUrl, KeyLocation};
+use control_plane_model::{HttpsUrl, KeyLocation};
 use futures::future::join_all;
 use kit_process::drain::{self, DrainTrigger};
 use policy_jose::Algorithms;

@@ -2,10 +2,13 @@
 //!
 //! Invariant: no private key, and no value of a header that carries credentials.
 
+mod authentication;
+mod policy;
+
 use control_plane_model::{
     AccessLog, AttachedHost, BackendProtocol, BackendTarget, Filter, HeaderModifier, HostPattern, ListenerProtocol,
-    PathMatch, PathRewrite, RedirectScheme, RequestRedirect, Resource, RouteMatch, Rule, RuleAction, UrlRewrite,
-    ValueMatch, WeightedBackend,
+    PathMatch, PathRewrite, PolicyKey, RedirectScheme, RequestRedirect, Resource, RouteMatch, Rule, RuleAction,
+    UrlRewrite, ValueMatch, WeightedBackend,
 };
 use http::{HeaderName, HeaderValue, header};
 use serde_json::{Value, json};
@@ -20,16 +23,19 @@ pub(crate) fn resource(resource: &Resource) -> Value {
     match resource {
         Resource::Gateway(gateway) => json!({
             "access_log": gateway.access_log == AccessLog::Json,
+            "policies": policies(&gateway.policies),
             "tracing": gateway.tracing.as_ref().map(|tracing| json!({
                 "endpoint": tracing.endpoint,
                 "sampling": tracing.sampling.get(),
             })),
         }),
         Resource::Certificate(certificate) => json!({ "chain_length": certificate.chain.len() }),
+        Resource::Policy(policy) => policy::spec(&policy.spec),
         Resource::Listener(listener) => json!({
             "addresses": listener.addresses,
             "port": listener.port,
             "hostname": host(&listener.hostname),
+            "policies": policies(&listener.policies),
             "certificates": match &listener.protocol {
                 ListenerProtocol::Http => Value::Null,
                 ListenerProtocol::Https(tls) => {
@@ -42,6 +48,7 @@ pub(crate) fn resource(resource: &Resource) -> Value {
                 BackendProtocol::Http1 => "http1",
                 BackendProtocol::H2c => "h2c",
             },
+            "policies": policies(&backend.policies),
         }),
         Resource::Endpoints(endpoints) => {
             endpoints.endpoints.iter().map(|endpoint| endpoint.address.to_string()).collect::<Vec<_>>().into()
@@ -52,9 +59,14 @@ pub(crate) fn resource(resource: &Resource) -> Value {
                 "listener": attachment.listener.to_string(),
                 "hosts": attachment.hosts.iter().map(attached).collect::<Vec<_>>(),
             })).collect::<Vec<_>>(),
+            "policies": policies(&route.policies),
             "rules": route.rules.iter().map(rule).collect::<Vec<_>>(),
         }),
     }
+}
+
+fn policies(keys: &[PolicyKey]) -> Vec<String> {
+    keys.iter().map(ToString::to_string).collect()
 }
 
 fn host(pattern: &HostPattern) -> String {
@@ -71,6 +83,7 @@ fn attached(attached: &AttachedHost) -> Value {
 fn rule(rule: &Rule) -> Value {
     json!({
         "name": rule.name,
+        "policies": policies(&rule.policies),
         "matches": rule.matches.iter().map(route_match).collect::<Vec<_>>(),
         "filters": rule.filters.iter().map(filter).collect::<Vec<_>>(),
         "backends": match &rule.action {

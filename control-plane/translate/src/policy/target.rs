@@ -1,0 +1,74 @@
+//! What a policy is attached to (`targetRefs`).
+
+use std::{fmt, sync::Arc};
+
+use control_plane_model::{GatewayKey, ObjectName, PolicyKind, RouteKey, RouteKind};
+use crds::policy::TargetReference;
+
+use crate::inputs::GATEWAY_GROUP;
+
+/// An object, or a part of one, there or not.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Target {
+    Gateway(GatewayKey),
+    GatewayListener(GatewayKey, Arc<str>),
+    ListenerSet(ObjectName),
+    SetListener(ObjectName, Arc<str>),
+    Route(RouteKey),
+    Rule(RouteKey, Arc<str>),
+}
+
+impl Target {
+    /// What `reference` of a policy of `kind` in `namespace` names.
+    ///
+    /// # Errors: why the kind cannot be attached to that.
+    pub(super) fn new(kind: PolicyKind, namespace: &Arc<str>, reference: &TargetReference) -> Result<Self, String> {
+        let name = ObjectName::new(namespace.clone(), reference.name.as_str());
+        let section = reference.section_name.as_deref().filter(|section| !section.is_empty()).map(Arc::<str>::from);
+        let route = |kind| RouteKey { kind, name: name.clone() };
+        let target = match (reference.group.as_str(), reference.kind.as_str()) {
+            (GATEWAY_GROUP, "Gateway") => match section {
+                None => Self::Gateway(GatewayKey(name)),
+                Some(section) => Self::GatewayListener(GatewayKey(name), section),
+            },
+            (GATEWAY_GROUP, "ListenerSet") => match section {
+                None => Self::ListenerSet(name),
+                Some(section) => Self::SetListener(name, section),
+            },
+            (GATEWAY_GROUP, "HTTPRoute") => Self::of_route(route(RouteKind::Http), section),
+            (GATEWAY_GROUP, "GRPCRoute") => Self::of_route(route(RouteKind::Grpc), section),
+            (group, other) => {
+                return Err(format!(
+                    "{} cannot be attached to {other} of {group:?}, want Gateway, ListenerSet, HTTPRoute or GRPCRoute of {GATEWAY_GROUP}",
+                    kind.resource_kind()
+                ));
+            }
+        };
+        Ok(target)
+    }
+
+    /// A route, or one of its rules.
+    fn of_route(route: RouteKey, rule: Option<Arc<str>>) -> Self {
+        match rule {
+            None => Self::Route(route),
+            Some(rule) => Self::Rule(route, rule),
+        }
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = |route: &RouteKey| match route.kind {
+            RouteKind::Http => "HTTPRoute",
+            RouteKind::Grpc => "GRPCRoute",
+        };
+        match self {
+            Self::Gateway(key) => write!(formatter, "Gateway {key}"),
+            Self::GatewayListener(key, section) => write!(formatter, "listener {section} of Gateway {key}"),
+            Self::ListenerSet(name) => write!(formatter, "ListenerSet {name}"),
+            Self::SetListener(name, section) => write!(formatter, "listener {section} of ListenerSet {name}"),
+            Self::Route(route) => write!(formatter, "{} {}", kind(route), route.name),
+            Self::Rule(route, rule) => write!(formatter, "rule {rule} of {} {}", kind(route), route.name),
+        }
+    }
+}
