@@ -14,6 +14,7 @@ use proptest::{
 };
 
 use crate::{
+    authentication,
     invalid::{UNKNOWN, refused},
     strategies::{duration, header_name, object_name, text},
 };
@@ -22,23 +23,31 @@ const POLICY: &str = "policy/rate-limit/shop/cart";
 
 /// Keys as an object lists them.
 pub fn keys() -> impl Strategy<Value = Vec<PolicyKey>> {
-    of(object_name())
-        .prop_map(|name| name.map(|name| PolicyKey { kind: PolicyKind::RateLimit, name }).into_iter().collect())
+    let one = |kind| of(object_name()).prop_map(move |name| name.map(|name| PolicyKey { kind, name }));
+    let kinds: Vec<_> = PolicyKind::ALL.into_iter().map(one).collect();
+    kinds.prop_map(|keys| keys.into_iter().flatten().collect())
 }
 
 pub fn policy() -> impl Strategy<Value = Policy> {
     let spec = prop_oneof![
         1 => Just(PolicySpec::Invalid),
         9 => leveled(rate_limit_settings()).prop_map(PolicySpec::RateLimit),
+        9 => leveled(authentication::settings()).prop_map(|levels| PolicySpec::Authentication(Box::new(levels))),
     ];
-    (object_name(), spec).prop_map(|(name, spec)| Policy { key: PolicyKey { kind: PolicyKind::RateLimit, name }, spec })
+    (object_name(), spec).prop_map(|(name, spec)| {
+        let kind = match spec {
+            PolicySpec::Authentication(_) => PolicyKind::Authentication,
+            PolicySpec::Invalid | PolicySpec::RateLimit(_) => PolicyKind::RateLimit,
+        };
+        Policy { key: PolicyKey { kind, name }, spec }
+    })
 }
 
 fn leveled<S: std::fmt::Debug>(settings: BoxedStrategy<S>) -> impl Strategy<Value = Leveled<S>> {
     (settings.clone(), of(settings)).prop_map(|(settings, overrides)| Leveled { settings, overrides })
 }
 
-fn mode() -> impl Strategy<Value = Mode> {
+pub fn mode() -> impl Strategy<Value = Mode> {
     prop_oneof![Just(Mode::Enforce), Just(Mode::Report)]
 }
 

@@ -1,8 +1,9 @@
 //! Policies, and the keys by which other objects name them.
 
+mod authentication;
 mod rate_limit;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use control_plane_model::{Leveled, Mode, Policy, PolicyKey, PolicyKind, PolicySpec, ResourceKey};
 
@@ -12,6 +13,10 @@ use crate::proto::{self, policy::Spec};
 pub(super) fn to_wire(policy: &Policy) -> proto::Policy {
     let spec = match &policy.spec {
         PolicySpec::Invalid => Spec::Invalid(proto::InvalidPolicy {}),
+        PolicySpec::Authentication(levels) => Spec::Authentication(proto::AuthenticationPolicy {
+            settings: Some(authentication::to_wire(&levels.settings)),
+            overrides: levels.overrides.as_ref().map(authentication::to_wire),
+        }),
         PolicySpec::RateLimit(levels) => Spec::RateLimit(proto::RateLimitPolicy {
             settings: Some(rate_limit::to_wire(&levels.settings)),
             overrides: levels.overrides.as_ref().map(rate_limit::to_wire),
@@ -25,6 +30,13 @@ pub(super) fn from_wire(key: PolicyKey, wire: proto::Policy) -> Result<Policy, I
         (Spec::Invalid(_), _) => PolicySpec::Invalid,
         (Spec::RateLimit(wire), PolicyKind::RateLimit) => {
             PolicySpec::RateLimit(leveled(wire.settings, wire.overrides, rate_limit::from_wire).field("rate_limit")?)
+        }
+        (Spec::Authentication(wire), PolicyKind::Authentication) => {
+            let levels = leveled(wire.settings, wire.overrides, authentication::from_wire).field("authentication")?;
+            PolicySpec::Authentication(Box::new(levels))
+        }
+        (_, kind) => {
+            return Err(InvalidResource::new(format_args!("is not that of a {}", kind.as_str()))).field("spec");
         }
     };
     Ok(Policy { key, spec })
@@ -93,4 +105,9 @@ fn entries<W, K: Ord, V>(
         }
     }
     Ok(map)
+}
+
+/// A text that is not empty.
+fn name(text: String) -> Result<Arc<str>, InvalidResource> {
+    if text.is_empty() { Err(InvalidResource::new("is empty")) } else { Ok(text.into()) }
 }
