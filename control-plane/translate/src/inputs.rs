@@ -6,14 +6,14 @@ use std::{
     sync::Arc,
 };
 
-use control_plane_model::{GatewayKey, ObjectName, PolicyKey, PolicyKind, ResourceKey};
+use control_plane_model::{GatewayKey, ObjectName, PolicyKey, ResourceKey};
 use crds::{
-    GatewayConfig,
+    GatewayConfig, IdentityProvider,
     gateway_api::{BackendTLSPolicy, GRPCRoute, Gateway, GatewayClass, HTTPRoute, ListenerSet, ReferenceGrant},
 };
 use k8s_openapi::{
     api::{
-        core::v1::{Secret, Service},
+        core::v1::{ConfigMap, Secret, Service},
         discovery::v1::EndpointSlice,
     },
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
@@ -21,7 +21,7 @@ use k8s_openapi::{
 
 use crate::{
     Kind, Object, Provisioned,
-    policy::{Policies, PolicyObject},
+    policy::{Policies, PolicyObject, Referents},
 };
 
 /// The Gateway API's group.
@@ -44,6 +44,8 @@ pub(crate) struct Inputs {
     pub(crate) services: Store<Service>,
     pub(crate) secrets: Store<Secret>,
     pub(crate) policies: Policies,
+    providers: Store<IdentityProvider>,
+    config_maps: Store<ConfigMap>,
     pub(crate) provisioned: BTreeMap<GatewayKey, Provisioned>,
     pub(crate) reports: BTreeMap<GatewayKey, BTreeMap<ResourceKey, String>>,
     grants: Store<ReferenceGrant>,
@@ -72,18 +74,39 @@ impl Inputs {
             Object::ReferenceGrant(new) => put(&mut self.grants, name, new, |a, b| a.spec == b.spec),
             Object::BackendTlsPolicy(new) => put(&mut self.tls_policies, name, new, |a, b| a.spec == b.spec),
             Object::GatewayConfig(new) => put(&mut self.configs, name, new, |a, b| a.spec == b.spec),
-            Object::RateLimitPolicy(new) => self.policies.upsert(name, PolicyObject::RateLimit(new)),
+            Object::RateLimitPolicy(new) => self.upsert_policy(name, PolicyObject::RateLimit(new)),
+            Object::AuthenticationPolicy(new) => self.upsert_policy(name, PolicyObject::Authentication(new)),
+            Object::IdentityProvider(new) => put(&mut self.providers, name, new, |a, b| a.spec == b.spec),
             Object::Service(new) => put(&mut self.services, name, new, |a, b| a.spec == b.spec),
-            Object::Secret(new) => {
-                put(&mut self.secrets, name, new, |a, b| a.data == b.data && a.string_data == b.string_data)
-            }
+            Object::Secret(new) => put(&mut self.secrets, name, new, |a, b| {
+                a.data == b.data && a.string_data == b.string_data && a.type_ == b.type_
+            }),
             Object::EndpointSlice(new) => self.upsert_slice(name, new),
             Object::Namespace(new) => {
                 let labels = new.metadata.labels.clone().unwrap_or_default();
                 self.namespaces.insert(name.name, labels.clone()) != Some(labels)
             }
-            Object::ConfigMap(_) => false,
+            Object::ConfigMap(new) => put(&mut self.config_maps, name, new, |a, b| a.data == b.data),
         }
+    }
+
+    fn upsert_policy(&mut self, name: ObjectName, object: PolicyObject) -> bool {
+        self.with_referents(|policies, referents| policies.upsert(name, object, referents))
+    }
+
+    /// Translates a policy again, because of a change in what it names; whether that makes it different.
+    pub(crate) fn translate_policy_again(&mut self, key: &PolicyKey) -> bool {
+        self.with_referents(|policies, referents| policies.translate_again(key, referents))
+    }
+
+    fn with_referents<T>(&mut self, act: impl FnOnce(&mut Policies, &mut Referents<'_>) -> T) -> T {
+        let mut referents = Referents {
+            providers: &self.providers,
+            config_maps: &self.config_maps,
+            secrets: &self.secrets,
+            asked: BTreeSet::new(),
+        };
+        act(&mut self.policies, &mut referents)
     }
 
     fn upsert_slice(&mut self, name: ObjectName, new: Arc<EndpointSlice>) -> bool {
@@ -114,14 +137,16 @@ impl Inputs {
             Kind::GrpcRoute => self.grpc_routes.remove(name).is_some(),
             Kind::ReferenceGrant => self.grants.remove(name).is_some(),
             Kind::BackendTlsPolicy => self.tls_policies.remove(name).is_some(),
-            Kind::RateLimitPolicy => {
-                self.policies.remove(&PolicyKey { kind: PolicyKind::RateLimit, name: name.clone() })
+            Kind::RateLimitPolicy | Kind::AuthenticationPolicy => {
+                let kind = kind.policy();
+                kind.is_some_and(|kind| self.policies.remove(&PolicyKey { kind, name: name.clone() }))
             }
             Kind::GatewayConfig => self.configs.remove(name).is_some(),
             Kind::Service => self.services.remove(name).is_some(),
             Kind::Secret => self.secrets.remove(name).is_some(),
             Kind::Namespace => self.namespaces.remove(&name.name).is_some(),
-            Kind::ConfigMap => false,
+            Kind::ConfigMap => self.config_maps.remove(name).is_some(),
+            Kind::IdentityProvider => self.providers.remove(name).is_some(),
             Kind::EndpointSlice => {
                 let slice = self.slices.remove(name);
                 if let Some(service) = slice.as_deref().and_then(slice_service) {
@@ -271,6 +296,8 @@ mod k8s_openapi_metadata {
         ReferenceGrant,
         BackendTLSPolicy,
         GatewayConfig,
+        IdentityProvider,
+        ConfigMap,
         Service,
         EndpointSlice,
         Secret

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use control_plane_model::{GatewayKey, ObjectName, PolicyKind, ResourceKey};
 use crds::{
-    GatewayConfig, RateLimitPolicy,
+    AuthenticationPolicy, GatewayConfig, IdentityProvider, RateLimitPolicy,
     gateway_api::{BackendTLSPolicy, GRPCRoute, Gateway, GatewayClass, HTTPRoute, ListenerSet, ReferenceGrant},
 };
 use k8s_openapi::{
@@ -36,6 +36,10 @@ pub enum Kind {
     GatewayConfig,
     /// `nebula.dev/v1alpha1` RateLimitPolicy.
     RateLimitPolicy,
+    /// `nebula.dev/v1alpha1` AuthenticationPolicy.
+    AuthenticationPolicy,
+    /// `nebula.dev/v1alpha1` IdentityProvider.
+    IdentityProvider,
     /// Service.
     Service,
     /// `discovery.k8s.io/v1` EndpointSlice.
@@ -61,6 +65,8 @@ impl Kind {
             Self::BackendTlsPolicy => "BackendTLSPolicy",
             Self::GatewayConfig => "GatewayConfig",
             Self::RateLimitPolicy => "RateLimitPolicy",
+            Self::AuthenticationPolicy => "AuthenticationPolicy",
+            Self::IdentityProvider => "IdentityProvider",
             Self::Service => "Service",
             Self::EndpointSlice => "EndpointSlice",
             Self::Secret => "Secret",
@@ -73,6 +79,7 @@ impl Kind {
     pub fn policy(self) -> Option<PolicyKind> {
         match self {
             Self::RateLimitPolicy => Some(PolicyKind::RateLimit),
+            Self::AuthenticationPolicy => Some(PolicyKind::Authentication),
             _ => None,
         }
     }
@@ -81,6 +88,7 @@ impl Kind {
     pub fn of_policy(kind: PolicyKind) -> Self {
         match kind {
             PolicyKind::RateLimit => Self::RateLimitPolicy,
+            PolicyKind::Authentication => Self::AuthenticationPolicy,
         }
     }
 
@@ -117,6 +125,10 @@ pub enum Object {
     GatewayConfig(Arc<GatewayConfig>),
     /// See [`Kind::RateLimitPolicy`].
     RateLimitPolicy(Arc<RateLimitPolicy>),
+    /// See [`Kind::AuthenticationPolicy`].
+    AuthenticationPolicy(Arc<AuthenticationPolicy>),
+    /// See [`Kind::IdentityProvider`].
+    IdentityProvider(Arc<IdentityProvider>),
     /// See [`Kind::Service`].
     Service(Arc<Service>),
     /// See [`Kind::EndpointSlice`].
@@ -142,6 +154,8 @@ impl Object {
             Self::BackendTlsPolicy(_) => Kind::BackendTlsPolicy,
             Self::GatewayConfig(_) => Kind::GatewayConfig,
             Self::RateLimitPolicy(_) => Kind::RateLimitPolicy,
+            Self::AuthenticationPolicy(_) => Kind::AuthenticationPolicy,
+            Self::IdentityProvider(_) => Kind::IdentityProvider,
             Self::Service(_) => Kind::Service,
             Self::EndpointSlice(_) => Kind::EndpointSlice,
             Self::Secret(_) => Kind::Secret,
@@ -162,6 +176,8 @@ impl Object {
             Self::BackendTlsPolicy(object) => &object.metadata,
             Self::GatewayConfig(object) => &object.metadata,
             Self::RateLimitPolicy(object) => &object.metadata,
+            Self::AuthenticationPolicy(object) => &object.metadata,
+            Self::IdentityProvider(object) => &object.metadata,
             Self::Service(object) => &object.metadata,
             Self::EndpointSlice(object) => &object.metadata,
             Self::Secret(object) => &object.metadata,

@@ -190,6 +190,7 @@ impl Translator {
                 self.mark_dependents(kind, &name, stale);
                 if self.inputs.upsert(object) {
                     self.mark(kind, &name, stale);
+                    self.change_users(kind, &name, stale);
                 }
             }
             Change::Remove(kind, name) => {
@@ -203,6 +204,7 @@ impl Translator {
                 }
                 if self.inputs.remove(kind, &name) {
                     self.mark(kind, &name, stale);
+                    self.change_users(kind, &name, stale);
                 }
             }
             Change::BundleVersion(version) => {
@@ -250,8 +252,8 @@ impl Translator {
                 self.mark_namespace(&name.name, stale);
             }
             Kind::EndpointSlice | Kind::BackendTlsPolicy => self.mark_dependents(kind, name, stale),
-            // What a policy changes is marked by `change_policy`.
-            Kind::ConfigMap | Kind::RateLimitPolicy => {}
+            // What a policy changes is marked by `change_policy`, what it names by `change_users`.
+            Kind::ConfigMap | Kind::IdentityProvider | Kind::RateLimitPolicy | Kind::AuthenticationPolicy => {}
         }
     }
 
@@ -261,6 +263,13 @@ impl Translator {
             Kind::EndpointSlice => stale.endpoints.extend(self.inputs.service_of_slice(name)),
             Kind::BackendTlsPolicy => stale.services.extend(self.inputs.targets_of_policy(name)),
             _ => {}
+        }
+    }
+
+    /// Translates the policies again that name an object which is now different.
+    fn change_users(&mut self, kind: Kind, name: &ObjectName, stale: &mut Stale) {
+        for key in self.inputs.policies.users(kind, name) {
+            self.change_policy(&key, stale, |inputs| inputs.translate_policy_again(&key));
         }
     }
 

@@ -10,13 +10,16 @@ use std::{
 
 use control_plane_model::{ListenerKey, ObjectName, Policy, PolicyKey, PolicyKind, PolicySpec, RouteKey};
 
-use super::{PolicyObject, Target};
+use super::{PolicyObject, Referents, Target};
+use crate::Kind;
 
 /// The policies of one moment.
 #[derive(Default)]
 pub(crate) struct Policies {
     entries: BTreeMap<PolicyKey, PolicyEntry>,
     on: BTreeMap<Target, BTreeMap<PolicyKind, BTreeSet<Rank>>>,
+    /// The policies that name an object besides their targets.
+    users: BTreeMap<(Kind, ObjectName), BTreeSet<PolicyKey>>,
 }
 
 /// One policy.
@@ -26,14 +29,16 @@ pub(crate) struct PolicyEntry {
     pub(crate) targets: Vec<Result<Target, String>>,
     /// What it says, or why that cannot be honoured.
     pub(crate) spec: Result<PolicySpec, String>,
+    /// What it names besides its targets, there or not.
+    pub(crate) uses: BTreeSet<(Kind, ObjectName)>,
 }
 
 impl PolicyEntry {
-    fn new(key: &PolicyKey, object: PolicyObject) -> Self {
+    fn new(key: &PolicyKey, object: PolicyObject, referents: &mut Referents<'_>) -> Self {
         let targets = object.target_refs().iter();
         let targets = targets.map(|reference| Target::new(key.kind, &key.name.namespace, reference)).collect();
-        let spec = object.translate();
-        Self { object, targets, spec }
+        let spec = object.translate(key, referents);
+        Self { object, targets, spec, uses: std::mem::take(&mut referents.asked) }
     }
 
     fn rank(&self, key: &PolicyKey) -> Rank {
@@ -71,7 +76,7 @@ struct Rank {
 
 impl Policies {
     /// Stores a policy; whether that changes anything that translation looks at.
-    pub(crate) fn upsert(&mut self, name: ObjectName, object: PolicyObject) -> bool {
+    pub(crate) fn upsert(&mut self, name: ObjectName, object: PolicyObject, referents: &mut Referents<'_>) -> bool {
         let key = PolicyKey { kind: object.kind(), name };
         let same = |entry: &PolicyEntry| {
             let (old, new) = (entry.object.metadata(), object.metadata());
@@ -83,18 +88,54 @@ impl Policies {
             return false;
         }
         self.remove(&key);
-        let entry = PolicyEntry::new(&key, object);
+        let entry = PolicyEntry::new(&key, object, referents);
         let rank = entry.rank(&key);
         for target in entry.attached() {
             self.on.entry(target.clone()).or_default().entry(key.kind).or_default().insert(rank.clone());
         }
+        self.use_all(&key, &entry.uses);
         self.entries.insert(key, entry);
         true
+    }
+
+    /// Translates a policy again, because of a change in what it names; whether that makes it different.
+    pub(crate) fn translate_again(&mut self, key: &PolicyKey, referents: &mut Referents<'_>) -> bool {
+        let Some(entry) = self.entries.get_mut(key) else { return false };
+        let spec = entry.object.translate(key, referents);
+        let changed = spec != entry.spec;
+        entry.spec = spec;
+        let asked = std::mem::take(&mut referents.asked);
+        let before = std::mem::replace(&mut entry.uses, asked.clone());
+        self.use_none(key, &before);
+        self.use_all(key, &asked);
+        changed
+    }
+
+    /// The policies that name an object besides their targets.
+    pub(crate) fn users(&self, kind: Kind, name: &ObjectName) -> Vec<PolicyKey> {
+        self.users.get(&(kind, name.clone())).into_iter().flatten().cloned().collect()
+    }
+
+    fn use_all(&mut self, key: &PolicyKey, uses: &BTreeSet<(Kind, ObjectName)>) {
+        for used in uses {
+            self.users.entry(used.clone()).or_default().insert(key.clone());
+        }
+    }
+
+    fn use_none(&mut self, key: &PolicyKey, uses: &BTreeSet<(Kind, ObjectName)>) {
+        for used in uses {
+            let Some(users) = self.users.get_mut(used) else { continue };
+            users.remove(key);
+            if users.is_empty() {
+                self.users.remove(used);
+            }
+        }
     }
 
     /// Drops a policy; whether there was one.
     pub(crate) fn remove(&mut self, key: &PolicyKey) -> bool {
         let Some(entry) = self.entries.remove(key) else { return false };
+        self.use_none(key, &entry.uses);
         let rank = entry.rank(key);
         for target in entry.attached() {
             let Some(kinds) = self.on.get_mut(target) else { continue };

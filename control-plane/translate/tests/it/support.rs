@@ -29,6 +29,9 @@ pub fn object(value: Value) -> Object {
         "BackendTLSPolicy" => Object::BackendTlsPolicy(typed(value)),
         "GatewayConfig" => Object::GatewayConfig(typed(value)),
         "RateLimitPolicy" => Object::RateLimitPolicy(typed(value)),
+        "AuthenticationPolicy" => Object::AuthenticationPolicy(typed(value)),
+        "IdentityProvider" => Object::IdentityProvider(typed(value)),
+        "ConfigMap" => Object::ConfigMap(typed(value)),
         "Service" => Object::Service(typed(value)),
         "EndpointSlice" => Object::EndpointSlice(typed(value)),
         "Secret" => Object::Secret(typed(value)),
@@ -87,6 +90,9 @@ fn kind(text: &str) -> Kind {
         "Secret" => Kind::Secret,
         "HTTPRoute" => Kind::HttpRoute,
         "RateLimitPolicy" => Kind::RateLimitPolicy,
+        "AuthenticationPolicy" => Kind::AuthenticationPolicy,
+        "IdentityProvider" => Kind::IdentityProvider,
+        "ConfigMap" => Kind::ConfigMap,
         kind => panic!("cannot remove {kind} here"),
     }
 }

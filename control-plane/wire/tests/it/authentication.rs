@@ -151,14 +151,17 @@ fn wire(settings: proto::AuthenticationSettings) -> proto::Policy {
     proto::Policy { spec: Some(proto::policy::Spec::Authentication(policy)) }
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "as the fields that it fills are optional")]
 fn source_of(source: Source) -> Option<proto::CredentialSource> {
     Some(proto::CredentialSource { source: Some(source) })
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "as the fields that it fills are optional")]
 fn any_audience() -> Option<proto::Audiences> {
     Some(proto::Audiences { audiences: Some(proto::audiences::Audiences::Waived(proto::AnyAudience {})) })
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "as the fields that it fills are optional")]
 fn seconds(seconds: u64) -> Option<proto::Duration> {
     Some(proto::Duration { seconds, nanoseconds: 0 })
 }
