@@ -50,6 +50,7 @@ pub async fn serve(
         .route("/", get(|| async { INDEX }))
         .route("/config", get(config))
         .route("/problems", get(list_problems))
+        .route("/key-sets", get(key_sets))
         .layer(middleware::from_fn(only_this_machine))
         .with_state(Admin { proxy, problems });
     // It answers through the drain and ends with the runtime.
@@ -66,10 +67,26 @@ const INDEX: &str = "\
 Nebula gateway
 /config    what is served now, as JSON, without private keys
 /problems  what is wrong with the configuration, as JSON
+/key-sets  the keys of identity providers: how many, how old, why they cannot be fetched, as JSON
 ";
 
 async fn config(State(admin): State<Admin>) -> Json<serde_json::Value> {
     Json(admin.proxy.dump().await)
+}
+
+async fn key_sets(State(admin): State<Admin>) -> Json<serde_json::Value> {
+    let states = admin.proxy.authentication().key_sets().into_iter().map(|state| {
+        serde_json::json!({
+            "url": state.url,
+            "usable_keys": state.usable_keys,
+            "skipped_keys": state.skipped_keys,
+            "age_seconds": state.age.map(|age| age.as_secs()),
+            "usable_for_seconds": state.usable_for.map(|rest| rest.as_secs()),
+            "failures": state.failures,
+            "last_error": state.last_error,
+        })
+    });
+    Json(states.collect())
 }
 
 async fn list_problems(State(admin): State<Admin>) -> Json<Vec<Problem>> {

@@ -81,11 +81,16 @@ pub async fn run(settings: Settings, mut registry: Registry, terminated: impl As
         Source::Discovery(_) => Some(discovery::Metrics::register(&mut registry)),
         Source::Files(_) => None,
     };
+    let authentication = proxy.authentication().clone();
+    let keys_drain = sources_drain.clone();
     // Before any background task: a task that outlives an error here would hold the process.
     admin::serve(settings.admin_address, proxy.clone(), problems.clone(), &tasks).await?;
     telemetry::serve(settings.telemetry_address, Arc::new(registry), readiness.clone(), &tasks)
         .await
         .map_err(|source| StartError::Telemetry { source })?;
+
+    // Keys are fetched for as long as requests come.
+    tasks.spawn("key sets", async move { authentication.run(keys_drain).await });
 
     match (&settings.source, discovery_metrics) {
         (Source::Discovery(options), metrics) => {

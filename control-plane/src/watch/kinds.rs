@@ -4,7 +4,7 @@ use std::{fmt::Debug, sync::Arc};
 
 use control_plane_translate::{Kind, Object};
 use crds::{
-    GatewayConfig, RateLimitPolicy,
+    AuthenticationPolicy, GatewayConfig, IdentityProvider, RateLimitPolicy,
     gateway_api::{BackendTLSPolicy, GRPCRoute, Gateway, GatewayClass, HTTPRoute, ListenerSet, ReferenceGrant},
 };
 use k8s_openapi::api::{
@@ -63,6 +63,7 @@ with_status! {
     BackendTLSPolicy => BackendTlsPolicy, required: false;
     GatewayConfig => GatewayConfig, required: false;
     RateLimitPolicy => RateLimitPolicy, required: false;
+    AuthenticationPolicy => AuthenticationPolicy, required: false;
 }
 
 macro_rules! without_status {
@@ -82,6 +83,7 @@ macro_rules! without_status {
 
 without_status! {
     ReferenceGrant => ReferenceGrant, required: false, generation: true;
+    IdentityProvider => IdentityProvider, required: false, generation: true;
     Service => Service, required: true, generation: false;
     EndpointSlice => EndpointSlice, required: true, generation: false;
     Secret => Secret, required: true, generation: false;
