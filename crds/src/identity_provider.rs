@@ -76,7 +76,7 @@ pub struct Jwt {
     pub max_lifetime: Option<String>,
     /// Longest token, in bytes. Default: 16384.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 256, max = 65536))]
+    #[schemars(range(min = 256, max = 65_536))]
     pub max_token_bytes: Option<i32>,
     /// Claims that a token must have. Names separated by dots lead into objects; `\.` is a dot in a name.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -102,7 +102,7 @@ pub struct KeySource {
     pub url: Option<String>,
     /// A JWK set itself, as JSON.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 262144))]
+    #[schemars(length(min = 1, max = 262_144))]
     pub inline: Option<String>,
     /// An entry of a ConfigMap that is a JWK set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -141,7 +141,7 @@ pub struct EntryReference {
 pub struct ProviderTls {
     /// Certificates of authorities, in PEM.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 65536))]
+    #[schemars(length(min = 1, max = 65_536))]
     pub ca_certificates: Option<String>,
     /// An entry of a ConfigMap that holds certificates of authorities, in PEM.
     #[serde(default, skip_serializing_if = "Option::is_none")]

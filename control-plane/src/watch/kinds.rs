@@ -8,7 +8,7 @@ use crds::{
     gateway_api::{BackendTLSPolicy, GRPCRoute, Gateway, GatewayClass, HTTPRoute, ListenerSet, ReferenceGrant},
 };
 use k8s_openapi::api::{
-    core::v1::{Namespace, Secret, Service},
+    core::v1::{ConfigMap, Namespace, Secret, Service},
     discovery::v1::EndpointSlice,
 };
 use kube::Resource;
@@ -87,5 +87,6 @@ without_status! {
     Service => Service, required: true, generation: false;
     EndpointSlice => EndpointSlice, required: true, generation: false;
     Secret => Secret, required: true, generation: false;
+    ConfigMap => ConfigMap, required: false, generation: false;
     Namespace => Namespace, required: true, generation: false;
 }

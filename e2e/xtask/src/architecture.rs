@@ -15,15 +15,12 @@ use crate::shell;
 /// A package and the packages of the workspace that it may depend on (tests aside).
 const MAY_DEPEND: &[(&str, &[&str])] = &[
     ("control-plane-model", &[]),
-    ("control-plane-translate", &["control-plane-model", "crds", "policy-rate-limit"]),
+    ("control-plane-translate", &["control-plane-model", "crds", "policy-jose", "policy-rate-limit"]),
     ("control-plane-wire", &["control-plane-model", "kit-process"]),
     ("control-plane", &["control-plane-model", "control-plane-translate", "control-plane-wire", "crds", "kit-process"]),
     ("crds", &[]),
     ("gateway-engine", &["control-plane-model", "kit-process", "policy-balance", "policy-resilience"]),
-    (
-        "gateway-filters",
-        &["control-plane-model", "gateway-engine", "kit-process", "policy-jose", "policy-rate-limit"],
-    ),
+    ("gateway-filters", &["control-plane-model", "gateway-engine", "kit-process", "policy-jose", "policy-rate-limit"]),
     (
         "gateway",
         &[

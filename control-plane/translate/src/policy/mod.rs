@@ -17,6 +17,7 @@ use crds::{AuthenticationPolicy, RateLimitPolicy, policy::TargetReference};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 pub(crate) use policies::{Policies, PolicyEntry};
+pub use referents::CREDENTIALS_TYPE;
 pub(crate) use referents::Referents;
 pub(crate) use target::Target;
 

@@ -13,7 +13,7 @@ use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use crate::Kind;
 
 /// The type of Secrets whose entries are credentials of clients. No other Secret is read for them.
-pub(crate) const CREDENTIALS_TYPE: &str = "nebula.dev/credentials";
+pub const CREDENTIALS_TYPE: &str = "nebula.dev/credentials";
 
 type Store<T> = BTreeMap<ObjectName, Arc<T>>;
 
