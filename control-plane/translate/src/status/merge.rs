@@ -38,7 +38,7 @@ pub fn merge_status(
     match kind {
         Kind::HttpRoute | Kind::GrpcRoute => merge.entries(&mut status, wanted, &PARENTS),
         Kind::BackendTlsPolicy | Kind::RateLimitPolicy | Kind::AuthenticationPolicy => {
-            merge.entries(&mut status, wanted, &ANCESTORS)
+            merge.entries(&mut status, wanted, &ANCESTORS);
         }
         _ if ours.status.is_null() => merge.withdraw(&mut status),
         _ => merge.object(&mut status, wanted, before),
