@@ -218,6 +218,7 @@ impl Controller {
 fn waiting_for(missing: &BTreeSet<Source>) -> String {
     let name = |source: &Source| match source {
         Source::Kind(kind) => kind.to_string(),
+        Source::Credentials => "Secret (credentials)".to_owned(),
         Source::Provisioned => "own Deployments and Services".to_owned(),
         Source::Reports => "reports of other replicas".to_owned(),
     };

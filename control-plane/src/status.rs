@@ -13,7 +13,7 @@ use std::{sync::Arc, time::Duration};
 
 use control_plane_translate::{Kind, StatusUpdate, merge_status};
 use crds::{
-    BackendPolicy, GatewayConfig, RateLimitPolicy, RequestValidationPolicy,
+    AuthenticationPolicy, BackendPolicy, GatewayConfig, RateLimitPolicy, RequestValidationPolicy,
     gateway_api::{BackendTLSPolicy, GRPCRoute, Gateway, GatewayClass, HTTPRoute, ListenerSet},
 };
 use jiff::Timestamp;
@@ -197,7 +197,9 @@ fn resource(kind: Kind) -> Option<ApiResource> {
         Kind::RateLimitPolicy => ApiResource::erase::<RateLimitPolicy>(&()),
         Kind::BackendPolicy => ApiResource::erase::<BackendPolicy>(&()),
         Kind::RequestValidationPolicy => ApiResource::erase::<RequestValidationPolicy>(&()),
-        Kind::ReferenceGrant
+        Kind::AuthenticationPolicy => ApiResource::erase::<AuthenticationPolicy>(&()),
+        Kind::IdentityProvider
+        | Kind::ReferenceGrant
         | Kind::Service
         | Kind::EndpointSlice
         | Kind::Secret

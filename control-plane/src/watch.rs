@@ -18,7 +18,7 @@ use std::{
 };
 
 use control_plane_model::ObjectName;
-use control_plane_translate::{Change, Kind, object_name};
+use control_plane_translate::{CREDENTIALS_TYPE, Change, Kind, object_name};
 use futures::StreamExt as _;
 use kit_process::{drain::Drain, tasks::Tasks};
 use kube::{
@@ -59,6 +59,8 @@ pub enum Input {
 pub enum Source {
     /// The watch of a kind.
     Kind(Kind),
+    /// The watch of Secrets that hold credentials of clients.
+    Credentials,
     /// The objects that the provisioner made.
     Provisioned,
     /// The reports of other replicas' proxies.
@@ -79,13 +81,15 @@ pub fn sources() -> Vec<Source> {
         Kind::RateLimitPolicy,
         Kind::BackendPolicy,
         Kind::RequestValidationPolicy,
+        Kind::AuthenticationPolicy,
+        Kind::IdentityProvider,
         Kind::Service,
         Kind::EndpointSlice,
         Kind::Secret,
-        Kind::Namespace,
         Kind::ConfigMap,
+        Kind::Namespace,
     ];
-    kinds.into_iter().map(Source::Kind).chain([Source::Provisioned, Source::Reports]).collect()
+    kinds.into_iter().map(Source::Kind).chain([Source::Credentials, Source::Provisioned, Source::Reports]).collect()
 }
 
 /// What every watch needs.
@@ -106,7 +110,7 @@ pub struct Context {
 /// Starts the watch of every kind that the translator reads.
 pub fn start(context: &Context, tasks: &Tasks) {
     use crds::{
-        BackendPolicy, GatewayConfig, RateLimitPolicy, RequestValidationPolicy,
+        AuthenticationPolicy, BackendPolicy, GatewayConfig, IdentityProvider, RateLimitPolicy, RequestValidationPolicy,
         gateway_api::{BackendTLSPolicy, GRPCRoute, Gateway, GatewayClass, HTTPRoute, ListenerSet, ReferenceGrant},
     };
     use k8s_openapi::api::{
@@ -114,8 +118,9 @@ pub fn start(context: &Context, tasks: &Tasks) {
         discovery::v1::EndpointSlice,
     };
     tasks.spawn("watch bundle version", bundle::watch(context.clone()));
-    // Of Secrets only certificates are of use: no other Secret of the cluster enters this process's memory.
+    // Of Secrets only these two types are of use: no other Secret of the cluster enters this process's memory.
     let certificates = watching().fields("type=kubernetes.io/tls");
+    let credentials = watching().fields(&format!("type={CREDENTIALS_TYPE}"));
     spawn::<GatewayClass>("watch GatewayClass", context, tasks, watching());
     spawn::<Gateway>("watch Gateway", context, tasks, watching());
     spawn::<ListenerSet>("watch ListenerSet", context, tasks, watching());
@@ -127,9 +132,13 @@ pub fn start(context: &Context, tasks: &Tasks) {
     spawn::<RateLimitPolicy>("watch RateLimitPolicy", context, tasks, watching());
     spawn::<BackendPolicy>("watch BackendPolicy", context, tasks, watching());
     spawn::<RequestValidationPolicy>("watch RequestValidationPolicy", context, tasks, watching());
+    spawn::<AuthenticationPolicy>("watch AuthenticationPolicy", context, tasks, watching());
+    spawn::<IdentityProvider>("watch IdentityProvider", context, tasks, watching());
     spawn::<Service>("watch Service", context, tasks, watching());
     spawn::<EndpointSlice>("watch EndpointSlice", context, tasks, watching());
     spawn::<Secret>("watch Secret", context, tasks, certificates);
+    let of_clients = watch::<Secret>(context.clone(), credentials, Source::Credentials, "Secret (credentials)");
+    tasks.spawn("watch Secret of clients", of_clients);
     spawn::<Namespace>("watch Namespace", context, tasks, watching());
     // Each namespace has one with the API server's certificate, which no policy reads.
     let documents = watching().fields("metadata.name!=kube-root-ca.crt");
@@ -137,15 +146,15 @@ pub fn start(context: &Context, tasks: &Tasks) {
 }
 
 fn spawn<K: Watched>(task: &'static str, context: &Context, tasks: &Tasks, config: watcher::Config) {
-    tasks.spawn(task, watch::<K>(context.clone(), config));
+    tasks.spawn(task, watch::<K>(context.clone(), config, Source::Kind(K::KIND), K::KIND.as_str()));
 }
 
-/// Watches one kind until the drain. Never gives up: errors are logged and tried again.
-async fn watch<K: Watched>(context: Context, config: watcher::Config) {
+/// Watches one kind until the drain. Never gives up: errors are logged and tried again. `name` is what metrics call it.
+async fn watch<K: Watched>(context: Context, config: watcher::Config, source: Source, name: &'static str) {
     let api = Api::<Seen<K>>::all(context.client.clone());
     let mut events = Box::pin(watcher(api, config).backoff(Retry::default()));
-    let mut mirror = Mirror::<K>::new(context.board.clone(), context.metrics.clone());
-    let mut health = Health::new(K::KIND.as_str(), K::REQUIRED, &context.metrics);
+    let mut mirror = Mirror::<K>::new(context.board.clone(), context.metrics.clone(), source, name);
+    let mut health = Health::new(name, K::REQUIRED, &context.metrics);
     loop {
         let event = tokio::select! {
             event = events.next() => event,
@@ -180,6 +189,8 @@ async fn watch<K: Watched>(context: Context, config: watcher::Config) {
 struct Mirror<K> {
     board: Arc<Board>,
     metrics: WatchMetrics,
+    source: Source,
+    name: &'static str,
     known: HashMap<ObjectName, u64>,
     /// Objects that cannot be read now, with the reason that was logged.
     unreadable: HashMap<ObjectName, String>,
@@ -188,9 +199,9 @@ struct Mirror<K> {
 }
 
 impl<K: Watched> Mirror<K> {
-    fn new(board: Arc<Board>, metrics: WatchMetrics) -> Self {
+    fn new(board: Arc<Board>, metrics: WatchMetrics, source: Source, name: &'static str) -> Self {
         let (known, unreadable) = (HashMap::new(), HashMap::new());
-        Self { board, metrics, known, unreadable, listing: None, complete: false }
+        Self { board, metrics, source, name, known, unreadable, listing: None, complete: false }
     }
 
     fn event(&mut self, event: Event<Seen<K>>, received: Instant) -> Vec<Input> {
@@ -239,7 +250,7 @@ impl<K: Watched> Mirror<K> {
                 changes.push(change);
             }
         }
-        let synced = (!std::mem::replace(&mut self.complete, true)).then_some(Source::Kind(K::KIND));
+        let synced = (!std::mem::replace(&mut self.complete, true)).then_some(self.source);
         if changes.is_empty() && synced.is_none() {
             return Vec::new();
         }
@@ -280,20 +291,20 @@ impl<K: Watched> Mirror<K> {
         let kept = self.known.contains_key(name);
         tracing::error!(kind = %K::KIND, object = %name, error = why, kept, "object cannot be read: going on without this version of it");
         self.unreadable.insert(name.clone(), why);
-        self.metrics.unreadable(K::KIND.as_str(), self.unreadable.len());
+        self.metrics.unreadable(self.name, self.unreadable.len());
     }
 
     fn readable(&mut self, name: &ObjectName) {
         if self.unreadable.remove(name).is_some() {
             tracing::info!(kind = %K::KIND, object = %name, "object can be read again");
-            self.metrics.unreadable(K::KIND.as_str(), self.unreadable.len());
+            self.metrics.unreadable(self.name, self.unreadable.len());
         }
     }
 
     fn forget(&mut self, name: &ObjectName) {
         self.known.remove(name);
         if self.unreadable.remove(name).is_some() {
-            self.metrics.unreadable(K::KIND.as_str(), self.unreadable.len());
+            self.metrics.unreadable(self.name, self.unreadable.len());
         }
         if K::HAS_STATUS {
             self.board.removed(K::KIND, name);
@@ -370,7 +381,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_list_after_a_break_becomes_the_difference() {
-        let mut mirror = Mirror::new(Arc::default(), WatchMetrics::default());
+        let mut mirror =
+            Mirror::new(Arc::default(), WatchMetrics::default(), Source::Kind(Kind::HttpRoute), "HTTPRoute");
         let now = Instant::now();
         for event in [Event::Init, Event::InitApply(route("a", 1, "1")), Event::InitApply(route("b", 1, "2"))] {
             assert!(mirror.event(event, now).is_empty());
@@ -384,7 +396,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_status_write_does_not_reach_the_translator() {
-        let mut mirror = Mirror::new(Arc::default(), WatchMetrics::default());
+        let mut mirror =
+            Mirror::new(Arc::default(), WatchMetrics::default(), Source::Kind(Kind::HttpRoute), "HTTPRoute");
         let now = Instant::now();
         assert_eq!(summary(mirror.event(Event::Apply(route("a", 1, "1")), now)), ["+a"]);
         assert_eq!(summary(mirror.event(Event::Apply(route("a", 1, "2")), now)), ["status a"]);
@@ -393,7 +406,8 @@ mod tests {
 
     #[tokio::test]
     async fn an_object_that_cannot_be_read_keeps_its_last_state_until_it_is_gone() {
-        let mut mirror = Mirror::new(Arc::default(), WatchMetrics::default());
+        let mut mirror =
+            Mirror::new(Arc::default(), WatchMetrics::default(), Source::Kind(Kind::HttpRoute), "HTTPRoute");
         let now = Instant::now();
         assert_eq!(summary(mirror.event(Event::Apply(route("a", 1, "1")), now)), ["+a"]);
         assert!(mirror.event(Event::Apply(unreadable("a", "2")), now).is_empty());
@@ -409,7 +423,12 @@ mod tests {
 
     #[tokio::test]
     async fn a_kind_that_is_not_installed_counts_as_empty() {
-        let mut mirror = Mirror::<HTTPRoute>::new(Arc::default(), WatchMetrics::default());
+        let mut mirror = Mirror::<HTTPRoute>::new(
+            Arc::default(),
+            WatchMetrics::default(),
+            Source::Kind(Kind::HttpRoute),
+            "HTTPRoute",
+        );
         let now = Instant::now();
         assert_eq!(summary(mirror.absent(now)), [" synced"]);
         assert!(mirror.absent(now).is_empty());

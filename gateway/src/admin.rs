@@ -60,6 +60,7 @@ pub async fn serve(
         .route("/config", get(config))
         .route("/explain", get(explain))
         .route("/problems", get(list_problems))
+        .route("/key-sets", get(key_sets))
         .route("/backends", get(backends))
         .route("/backends/{namespace}/{service}/{port}/breaker", post(force_breaker))
         .layer(DefaultBodyLimit::max(MAX_COMMAND))
@@ -82,10 +83,26 @@ Nebula gateway
 /problems  what is wrong with the configuration, as JSON
 /backends  backends with a policy: breakers, limits, endpoints, as JSON
 POST /backends/<namespace>/<service>/<port>/breaker  with the body open, closed or auto: overrules a circuit breaker
+/key-sets  the keys of identity providers: how many, how old, why they cannot be fetched, as JSON
 ";
 
 async fn config(State(admin): State<Admin>) -> Json<serde_json::Value> {
     Json(admin.proxy.dump().await)
+}
+
+async fn key_sets(State(admin): State<Admin>) -> Json<serde_json::Value> {
+    let states = admin.proxy.authentication().key_sets().into_iter().map(|state| {
+        serde_json::json!({
+            "url": state.url,
+            "usable_keys": state.usable_keys,
+            "skipped_keys": state.skipped_keys,
+            "age_seconds": state.age.map(|age| age.as_secs()),
+            "usable_for_seconds": state.usable_for.map(|rest| rest.as_secs()),
+            "failures": state.failures,
+            "last_error": state.last_error,
+        })
+    });
+    Json(states.collect())
 }
 
 #[derive(Deserialize)]

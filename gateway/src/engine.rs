@@ -8,7 +8,7 @@ use gateway_engine::{
     limits::Limits,
     telemetry::{AccessLog, ConfigOutcome, DEFAULT_CAPACITY, Metrics, Telemetry, Tracing},
 };
-use gateway_filters::Filters;
+use gateway_filters::{Filters, authentication};
 use kit_process::{
     clock::{Clock as _, SystemClock},
     drain::Drain,
@@ -80,6 +80,11 @@ impl Proxy {
     /// Listeners whose port could not be opened.
     pub async fn unopened(&self) -> Vec<ListenerKey> {
         self.engine.unopened().await
+    }
+
+    /// What authentication keeps: its key sets are fetched while [`authentication::State::run`] runs.
+    pub fn authentication(&self) -> &Arc<authentication::State> {
+        &self.engine.state().authentication
     }
 
     /// The configuration in force, without secrets.

@@ -81,6 +81,8 @@ pub async fn run(settings: Settings, mut registry: Registry, terminated: impl As
         Source::Discovery(_) => Some(discovery::Metrics::register(&mut registry)),
         Source::Files(_) => None,
     };
+    let authentication = proxy.authentication().clone();
+    let keys_drain = sources_drain.clone();
     // Before any background task: a task that outlives an error here would hold the process.
     admin::serve(settings.admin_address, proxy.clone(), problems.clone(), &tasks).await?;
     telemetry::serve(settings.telemetry_address, Arc::new(registry), readiness.clone(), &tasks)
@@ -88,6 +90,9 @@ pub async fn run(settings: Settings, mut registry: Registry, terminated: impl As
         .map_err(|source| StartError::Telemetry { source })?;
 
     tasks.spawn("backends", proxy.clone().watch_backends(sources_drain.clone()));
+    // Keys are fetched for as long as requests come.
+    tasks.spawn("key sets", async move { authentication.run(keys_drain).await });
+
     match (&settings.source, discovery_metrics) {
         (Source::Discovery(options), metrics) => {
             let metrics = metrics.unwrap_or_default();

@@ -2,6 +2,7 @@
 //!
 //! Invariant: no private key, and no value of a header that carries credentials. Nothing makes configuration of it again.
 
+mod authentication;
 mod backend;
 mod explain;
 mod policy;

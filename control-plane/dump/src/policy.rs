@@ -9,13 +9,14 @@ use control_plane_model::{
 };
 use serde_json::{Map, Value, json};
 
-use super::backend;
+use super::{authentication, backend};
 
 /// What a policy says; fields that it leaves to others are left out.
 pub(super) fn spec(spec: &PolicySpec) -> Value {
     match spec {
         PolicySpec::Invalid => json!({ "invalid": true }),
         PolicySpec::RateLimit(levels) => leveled(levels, rate_limit),
+        PolicySpec::Authentication(levels) => leveled(levels, authentication::settings),
         PolicySpec::Backend(settings) => backend::settings(settings),
         PolicySpec::RequestValidation(levels) => leveled(levels, request_validation),
     }
@@ -33,6 +34,7 @@ pub(super) struct Merged {
 pub(super) fn merged(kind: PolicyKind, chain: &[Arc<Policy>]) -> Merged {
     match kind {
         PolicyKind::RateLimit => of_chain(chain, rate_limit),
+        PolicyKind::Authentication => of_chain(chain, authentication::settings),
         PolicyKind::RequestValidation => of_chain(chain, request_validation),
         // It is attached to Services, and on none of them merged.
         PolicyKind::Backend => Merged { settings: Value::Null, disabled: false, sources: BTreeMap::new() },
@@ -58,7 +60,7 @@ pub(super) fn present<const N: usize>(fields: [(&str, Option<Value>); N]) -> Val
     present.collect::<Map<_, _>>().into()
 }
 
-fn mode(mode: Mode) -> Value {
+pub(super) fn mode(mode: Mode) -> Value {
     match mode {
         Mode::Enforce => "Enforce".into(),
         Mode::Report => "Report".into(),

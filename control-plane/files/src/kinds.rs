@@ -25,6 +25,8 @@ const KINDS: &[(Kind, &[&str])] = &[
     (Kind::RateLimitPolicy, &["nebula.dev/v1alpha1"]),
     (Kind::BackendPolicy, &["nebula.dev/v1alpha1"]),
     (Kind::RequestValidationPolicy, &["nebula.dev/v1alpha1"]),
+    (Kind::AuthenticationPolicy, &["nebula.dev/v1alpha1"]),
+    (Kind::IdentityProvider, &["nebula.dev/v1alpha1"]),
     (Kind::Service, &["v1"]),
     (Kind::EndpointSlice, &["discovery.k8s.io/v1"]),
     (Kind::Secret, &["v1"]),
@@ -199,6 +201,8 @@ fn object(kind: Kind, document: &Node) -> Result<Object, Vec<FieldError>> {
         Kind::RateLimitPolicy => Object::RateLimitPolicy(typed(kind, document)?),
         Kind::BackendPolicy => Object::BackendPolicy(typed(kind, document)?),
         Kind::RequestValidationPolicy => Object::RequestValidationPolicy(typed(kind, document)?),
+        Kind::AuthenticationPolicy => Object::AuthenticationPolicy(typed(kind, document)?),
+        Kind::IdentityProvider => Object::IdentityProvider(typed(kind, document)?),
         Kind::Service => Object::Service(typed(kind, document)?),
         Kind::EndpointSlice => Object::EndpointSlice(typed(kind, document)?),
         Kind::Secret => {

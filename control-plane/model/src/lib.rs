@@ -27,12 +27,15 @@ pub use key::{
 pub use listener::{Listener, ListenerProtocol, TlsTermination};
 pub use matching::{HeaderMatch, InvalidRegex, PathMatch, QueryMatch, Regex, RouteMatch, ValueMatch};
 pub use policy::{
-    AdaptiveLimit, BackendOptions, BackendSettings, BackendTimeouts, Balance, BreakerWindow, CircuitBreaker,
-    ConcurrencyLimit, ConcurrencyLimits, Effective, Ejection, FailurePercentage, Failures, Fallback, FallbackResponse,
-    HalfOpen, HashKey, HealthCheck, HealthProbe, Inherited, InvalidBackendSettings, KeyPart, Leveled, LocalFailure,
-    Missing, Mode, OpenTime, OutlierDetection, Policy, PolicyKey, PolicyKind, PolicySpec, Quota, RateLimit,
-    RateLimitSettings, Retries, RetryBudget, Settings, SlowCalls, StatusRange, SuccessRate, Tiers, ValidationSettings,
-    effective, merged, sources, validation,
+    AdaptiveLimit, ApiKey, ApiKeys, Audiences, AuthenticationSettings, BackendOptions, BackendSettings,
+    BackendTimeouts, Balance, Basic, BreakerWindow, CircuitBreaker, ClaimToHeader, ConcurrencyLimit, ConcurrencyLimits,
+    Effective, Ejection, FailurePercentage, Failures, Fallback, FallbackResponse, HalfOpen, HashKey, HealthCheck,
+    HealthProbe, HttpsUrl, IdentityProvider, Inherited, InvalidBackendSettings, InvalidHash, InvalidRemoteKeys,
+    InvalidUrl, JwtRules, KeyLocation, KeyPart, KeySource, Leveled, ListEncoding, LocalFailure, Missing, Mode,
+    OpenTime, OutlierDetection, PasswordHash, Policy, PolicyKey, PolicyKind, PolicySpec, ProofSettings, ProviderUse,
+    Quota, RateLimit, RateLimitSettings, RemoteKeys, Retries, RetryBudget, Settings, SigningAlgorithm, SlowCalls,
+    StatusRange, SuccessRate, TextEncoding, Tiers, TokenSource, ValidationSettings, effective, merged, sources,
+    validation,
 };
 pub use route::{
     AttachedHost, Attachment, BackendTarget, Route, Rule, RuleAction, Timeouts, Unavailable, WeightedBackend,

@@ -4,7 +4,7 @@ use std::{fmt::Debug, sync::Arc};
 
 use control_plane_translate::{Kind, Object};
 use crds::{
-    BackendPolicy, GatewayConfig, RateLimitPolicy, RequestValidationPolicy,
+    AuthenticationPolicy, BackendPolicy, GatewayConfig, IdentityProvider, RateLimitPolicy, RequestValidationPolicy,
     gateway_api::{BackendTLSPolicy, GRPCRoute, Gateway, GatewayClass, HTTPRoute, ListenerSet, ReferenceGrant},
 };
 use k8s_openapi::api::{
@@ -65,6 +65,7 @@ with_status! {
     RateLimitPolicy => RateLimitPolicy, required: false;
     BackendPolicy => BackendPolicy, required: false;
     RequestValidationPolicy => RequestValidationPolicy, required: false;
+    AuthenticationPolicy => AuthenticationPolicy, required: false;
 }
 
 macro_rules! without_status {
@@ -84,6 +85,7 @@ macro_rules! without_status {
 
 without_status! {
     ReferenceGrant => ReferenceGrant, required: false, generation: true;
+    IdentityProvider => IdentityProvider, required: false, generation: true;
     Service => Service, required: true, generation: false;
     EndpointSlice => EndpointSlice, required: true, generation: false;
     Secret => Secret, required: true, generation: false;

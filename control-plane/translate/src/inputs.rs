@@ -8,7 +8,7 @@ use std::{
 
 use control_plane_model::{GatewayKey, ObjectName, PolicyKey, ResourceKey};
 use crds::{
-    GatewayConfig,
+    GatewayConfig, IdentityProvider,
     gateway_api::{BackendTLSPolicy, GRPCRoute, Gateway, GatewayClass, HTTPRoute, ListenerSet, ReferenceGrant},
 };
 use k8s_openapi::{
@@ -21,7 +21,7 @@ use k8s_openapi::{
 
 use crate::{
     Kind, Object, Provisioned,
-    policy::{Policies, PolicyObject},
+    policy::{Policies, PolicyObject, Referents},
 };
 
 /// The Gateway API's group.
@@ -44,6 +44,7 @@ pub(crate) struct Inputs {
     pub(crate) services: Store<Service>,
     pub(crate) secrets: Store<Secret>,
     pub(crate) policies: Policies,
+    providers: Store<IdentityProvider>,
     config_maps: Store<ConfigMap>,
     pub(crate) provisioned: BTreeMap<GatewayKey, Provisioned>,
     pub(crate) reports: BTreeMap<GatewayKey, BTreeMap<ResourceKey, String>>,
@@ -73,15 +74,15 @@ impl Inputs {
             Object::ReferenceGrant(new) => put(&mut self.grants, name, new, |a, b| a.spec == b.spec),
             Object::BackendTlsPolicy(new) => put(&mut self.tls_policies, name, new, |a, b| a.spec == b.spec),
             Object::GatewayConfig(new) => put(&mut self.configs, name, new, |a, b| a.spec == b.spec),
-            Object::BackendPolicy(new) => self.policies.upsert(name, PolicyObject::Backend(new), &self.config_maps),
-            Object::RateLimitPolicy(new) => self.policies.upsert(name, PolicyObject::RateLimit(new), &self.config_maps),
-            Object::RequestValidationPolicy(new) => {
-                self.policies.upsert(name, PolicyObject::RequestValidation(new), &self.config_maps)
-            }
+            Object::RateLimitPolicy(new) => self.upsert_policy(name, PolicyObject::RateLimit(new)),
+            Object::AuthenticationPolicy(new) => self.upsert_policy(name, PolicyObject::Authentication(new)),
+            Object::IdentityProvider(new) => put(&mut self.providers, name, new, |a, b| a.spec == b.spec),
+            Object::RequestValidationPolicy(new) => self.upsert_policy(name, PolicyObject::RequestValidation(new)),
+            Object::BackendPolicy(new) => self.upsert_policy(name, PolicyObject::Backend(new)),
             Object::Service(new) => put(&mut self.services, name, new, |a, b| a.spec == b.spec),
-            Object::Secret(new) => {
-                put(&mut self.secrets, name, new, |a, b| a.data == b.data && a.string_data == b.string_data)
-            }
+            Object::Secret(new) => put(&mut self.secrets, name, new, |a, b| {
+                a.data == b.data && a.string_data == b.string_data && a.type_ == b.type_
+            }),
             Object::EndpointSlice(new) => self.upsert_slice(name, new),
             Object::Namespace(new) => {
                 let labels = new.metadata.labels.clone().unwrap_or_default();
@@ -91,9 +92,23 @@ impl Inputs {
         }
     }
 
-    /// Reads a policy again, as a ConfigMap that it reads is different; whether it says something else now.
-    pub(crate) fn read_policy_again(&mut self, key: &PolicyKey) -> bool {
-        self.policies.read_again(key, &self.config_maps)
+    fn upsert_policy(&mut self, name: ObjectName, object: PolicyObject) -> bool {
+        self.with_referents(|policies, referents| policies.upsert(name, object, referents))
+    }
+
+    /// Translates a policy again, because of a change in what it names; whether that makes it different.
+    pub(crate) fn translate_policy_again(&mut self, key: &PolicyKey) -> bool {
+        self.with_referents(|policies, referents| policies.translate_again(key, referents))
+    }
+
+    fn with_referents<T>(&mut self, act: impl FnOnce(&mut Policies, &mut Referents<'_>) -> T) -> T {
+        let mut referents = Referents {
+            providers: &self.providers,
+            config_maps: &self.config_maps,
+            secrets: &self.secrets,
+            asked: BTreeSet::new(),
+        };
+        act(&mut self.policies, &mut referents)
     }
 
     fn upsert_slice(&mut self, name: ObjectName, new: Arc<EndpointSlice>) -> bool {
@@ -124,7 +139,10 @@ impl Inputs {
             Kind::GrpcRoute => self.grpc_routes.remove(name).is_some(),
             Kind::ReferenceGrant => self.grants.remove(name).is_some(),
             Kind::BackendTlsPolicy => self.tls_policies.remove(name).is_some(),
-            Kind::RateLimitPolicy | Kind::RequestValidationPolicy | Kind::BackendPolicy => {
+            Kind::RateLimitPolicy
+            | Kind::AuthenticationPolicy
+            | Kind::RequestValidationPolicy
+            | Kind::BackendPolicy => {
                 let Some(policy) = kind.policy() else { return false };
                 self.policies.remove(&PolicyKey { kind: policy, name: name.clone() })
             }
@@ -133,6 +151,7 @@ impl Inputs {
             Kind::Secret => self.secrets.remove(name).is_some(),
             Kind::Namespace => self.namespaces.remove(&name.name).is_some(),
             Kind::ConfigMap => self.config_maps.remove(name).is_some(),
+            Kind::IdentityProvider => self.providers.remove(name).is_some(),
             Kind::EndpointSlice => {
                 let slice = self.slices.remove(name);
                 if let Some(service) = slice.as_deref().and_then(slice_service) {
@@ -282,9 +301,10 @@ mod k8s_openapi_metadata {
         ReferenceGrant,
         BackendTLSPolicy,
         GatewayConfig,
+        IdentityProvider,
+        ConfigMap,
         Service,
         EndpointSlice,
-        Secret,
-        ConfigMap
+        Secret
     );
 }

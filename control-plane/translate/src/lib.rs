@@ -21,6 +21,7 @@ mod translator;
 
 pub use deployment::{Deployment, DeploymentSpec};
 pub use object::{Change, Kind, Object, Provisioned, object_name};
+pub use policy::CREDENTIALS_TYPE;
 pub use scope::{backends, is_attached, scope};
 pub use status::{PROXY_PROGRAMMED, Problem, SUPPORTED_FEATURES, StatusUpdate, merge_status};
 pub use translator::{Mode, Options, Output, Translator, Work};

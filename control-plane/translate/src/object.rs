@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use control_plane_model::{GatewayKey, ObjectName, PolicyKind, ResourceKey};
 use crds::{
-    BackendPolicy, GatewayConfig, RateLimitPolicy, RequestValidationPolicy,
+    AuthenticationPolicy, BackendPolicy, GatewayConfig, IdentityProvider, RateLimitPolicy, RequestValidationPolicy,
     gateway_api::{BackendTLSPolicy, GRPCRoute, Gateway, GatewayClass, HTTPRoute, ListenerSet, ReferenceGrant},
 };
 use k8s_openapi::{
@@ -40,6 +40,10 @@ pub enum Kind {
     BackendPolicy,
     /// `nebula.dev/v1alpha1` RequestValidationPolicy.
     RequestValidationPolicy,
+    /// `nebula.dev/v1alpha1` AuthenticationPolicy.
+    AuthenticationPolicy,
+    /// `nebula.dev/v1alpha1` IdentityProvider.
+    IdentityProvider,
     /// Service.
     Service,
     /// `discovery.k8s.io/v1` EndpointSlice.
@@ -67,6 +71,8 @@ impl Kind {
             Self::RateLimitPolicy => "RateLimitPolicy",
             Self::BackendPolicy => "BackendPolicy",
             Self::RequestValidationPolicy => "RequestValidationPolicy",
+            Self::AuthenticationPolicy => "AuthenticationPolicy",
+            Self::IdentityProvider => "IdentityProvider",
             Self::Service => "Service",
             Self::EndpointSlice => "EndpointSlice",
             Self::Secret => "Secret",
@@ -81,6 +87,7 @@ impl Kind {
             Self::RateLimitPolicy => Some(PolicyKind::RateLimit),
             Self::BackendPolicy => Some(PolicyKind::Backend),
             Self::RequestValidationPolicy => Some(PolicyKind::RequestValidation),
+            Self::AuthenticationPolicy => Some(PolicyKind::Authentication),
             _ => None,
         }
     }
@@ -91,6 +98,7 @@ impl Kind {
             PolicyKind::RateLimit => Self::RateLimitPolicy,
             PolicyKind::Backend => Self::BackendPolicy,
             PolicyKind::RequestValidation => Self::RequestValidationPolicy,
+            PolicyKind::Authentication => Self::AuthenticationPolicy,
         }
     }
 
@@ -131,6 +139,10 @@ pub enum Object {
     BackendPolicy(Arc<BackendPolicy>),
     /// See [`Kind::RequestValidationPolicy`].
     RequestValidationPolicy(Arc<RequestValidationPolicy>),
+    /// See [`Kind::AuthenticationPolicy`].
+    AuthenticationPolicy(Arc<AuthenticationPolicy>),
+    /// See [`Kind::IdentityProvider`].
+    IdentityProvider(Arc<IdentityProvider>),
     /// See [`Kind::Service`].
     Service(Arc<Service>),
     /// See [`Kind::EndpointSlice`].
@@ -158,6 +170,8 @@ impl Object {
             Self::RateLimitPolicy(_) => Kind::RateLimitPolicy,
             Self::BackendPolicy(_) => Kind::BackendPolicy,
             Self::RequestValidationPolicy(_) => Kind::RequestValidationPolicy,
+            Self::AuthenticationPolicy(_) => Kind::AuthenticationPolicy,
+            Self::IdentityProvider(_) => Kind::IdentityProvider,
             Self::Service(_) => Kind::Service,
             Self::EndpointSlice(_) => Kind::EndpointSlice,
             Self::Secret(_) => Kind::Secret,
@@ -180,6 +194,8 @@ impl Object {
             Self::RateLimitPolicy(object) => &object.metadata,
             Self::BackendPolicy(object) => &object.metadata,
             Self::RequestValidationPolicy(object) => &object.metadata,
+            Self::AuthenticationPolicy(object) => &object.metadata,
+            Self::IdentityProvider(object) => &object.metadata,
             Self::Service(object) => &object.metadata,
             Self::EndpointSlice(object) => &object.metadata,
             Self::Secret(object) => &object.metadata,

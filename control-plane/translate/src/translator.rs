@@ -192,7 +192,7 @@ impl Translator {
                 self.mark_dependents(kind, &name, stale);
                 if self.inputs.upsert(object) {
                     self.mark(kind, &name, stale);
-                    self.change_readers(kind, &name, stale);
+                    self.change_users(kind, &name, stale);
                 }
             }
             Change::Remove(kind, name) => {
@@ -206,7 +206,7 @@ impl Translator {
                 }
                 if self.inputs.remove(kind, &name) {
                     self.mark(kind, &name, stale);
-                    self.change_readers(kind, &name, stale);
+                    self.change_users(kind, &name, stale);
                 }
             }
             Change::BundleVersion(version) => {
@@ -256,7 +256,7 @@ impl Translator {
                 self.mark_namespace(&name.name, stale);
             }
             Kind::EndpointSlice | Kind::BackendTlsPolicy => self.mark_dependents(kind, name, stale),
-            // What a policy changes is marked by `change_policy`, and what a ConfigMap changes by `change_readers`.
+            // What a policy changes is marked by `change_policy`, what it names by `change_users`.
             _ => {}
         }
     }
@@ -270,13 +270,10 @@ impl Translator {
         }
     }
 
-    /// Reads the policies again that read a ConfigMap.
-    fn change_readers(&mut self, kind: Kind, name: &ObjectName, stale: &mut Stale) {
-        if kind != Kind::ConfigMap {
-            return;
-        }
-        for key in self.inputs.policies.readers(name) {
-            self.change_policy(&key, stale, |inputs| inputs.read_policy_again(&key));
+    /// Translates the policies again that name an object which is now different.
+    fn change_users(&mut self, kind: Kind, name: &ObjectName, stale: &mut Stale) {
+        for key in self.inputs.policies.users(kind, name) {
+            self.change_policy(&key, stale, |inputs| inputs.translate_policy_again(&key));
         }
     }
 

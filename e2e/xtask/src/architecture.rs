@@ -21,7 +21,7 @@ const MAY_DEPEND: &[(&str, &[&str])] = &[
     ("control-plane-dump", &["control-plane-model"]),
     ("control-plane-files", &["control-plane-model", "control-plane-translate"]),
     ("control-plane-model", &[]),
-    ("control-plane-translate", &["control-plane-model", "crds", "policy-rate-limit", "policy-schema"]),
+    ("control-plane-translate", &["control-plane-model", "crds", "policy-jose", "policy-rate-limit", "policy-schema"]),
     ("control-plane-wire", &["control-plane-model", "kit-process"]),
     ("control-plane", &["control-plane-model", "control-plane-translate", "control-plane-wire", "crds", "kit-process"]),
     ("crds", &[]),
@@ -31,7 +31,7 @@ const MAY_DEPEND: &[(&str, &[&str])] = &[
     ),
     (
         "gateway-filters",
-        &["control-plane-model", "gateway-engine", "kit-process", "policy-rate-limit", "policy-schema"],
+        &["control-plane-model", "gateway-engine", "kit-process", "policy-jose", "policy-rate-limit", "policy-schema"],
     ),
     (
         "gateway",

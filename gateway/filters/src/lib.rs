@@ -2,6 +2,7 @@
 //!
 //! Invariant: order comes from [`Stage`] alone. Each filter is compiled once, checked then, and cannot fail later.
 
+pub mod authentication;
 mod header_modifier;
 mod path;
 pub mod rate_limit;
@@ -18,6 +19,7 @@ use gateway_engine::filter::{
 use http::HeaderValue;
 
 pub use self::{
+    authentication::Authentication,
     header_modifier::{RequestHeaderModifier, ResponseHeaderModifier},
     rate_limit::RateLimit,
     request_redirect::RequestRedirect,
@@ -32,6 +34,8 @@ pub enum Filters {
     RequestHeaderModifier(RequestHeaderModifier),
     /// Changes what the client sees.
     ResponseHeaderModifier(ResponseHeaderModifier),
+    /// Says who sends a request.
+    Authentication(Authentication),
     /// Refuses what is above a limit.
     RateLimit(RateLimit),
     /// Refuses what does not satisfy a schema.
@@ -49,6 +53,8 @@ pub struct State {
     pub rate_limit: rate_limit::State,
     /// Compiled schemas, and the threads that judge by them.
     pub validation: validation::State,
+    /// Key sets, accepted tokens, proofs that served.
+    pub authentication: Arc<authentication::State>,
 }
 
 impl FilterSet for Filters {
@@ -65,9 +71,11 @@ impl FilterSet for Filters {
 
     fn compile_policies(levels: &[Arc<Policy>], state: &Arc<State>) -> Result<Vec<Self>, InvalidPolicy> {
         let limits = rate_limit::compile(levels, &state.rate_limit)?;
+        let authentication = authentication::compile(levels, &state.authentication)?;
         let validation = validation::compile(levels, &state.validation)?;
         let limits = limits.into_iter().map(Self::RateLimit);
-        Ok(limits.chain(validation.map(Self::RequestValidation)).collect())
+        let others = authentication.map(Self::Authentication).into_iter();
+        Ok(limits.chain(others).chain(validation.map(Self::RequestValidation)).collect())
     }
 }
 
@@ -77,6 +85,7 @@ macro_rules! each {
         match $self {
             Self::RequestHeaderModifier($filter) => $call,
             Self::ResponseHeaderModifier($filter) => $call,
+            Self::Authentication($filter) => $call,
             Self::RateLimit($filter) => $call,
             Self::RequestValidation($filter) => $call,
             Self::RequestRedirect($filter) => $call,

@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod admin;
 #[cfg(test)]
+mod authentication;
+#[cfg(test)]
 mod backend_policies;
 #[cfg(test)]
 mod discovery;
@@ -14,6 +16,7 @@ mod harness;
 mod json_schema_suite;
 #[cfg(test)]
 mod policies;
+#[cfg(test)]
 mod process;
 #[cfg(test)]
 mod protocols;

@@ -115,9 +115,18 @@ impl TokenCache {
         if longest.as_secs() == 0 || longest > MAX_CACHE_TIME {
             return Err(InvalidCache::Time);
         }
+        Ok(Self::with(entries, longest.as_secs(), seed))
+    }
+
+    /// For a whole process: 32,768 entries, used for five minutes at most. See [`Self::new`] for the seed.
+    pub fn usual(seed: [u8; 16]) -> Self {
+        Self::with(32 * 1024, 5 * 60, seed)
+    }
+
+    fn with(entries: usize, longest: u64, seed: [u8; 16]) -> Self {
         let sets = entries.div_ceil(WAYS).next_power_of_two();
         let sets = std::iter::repeat_with(Mutex::default).take(sets).collect();
-        Ok(Self { seed, longest: longest.as_secs(), sets })
+        Self { seed, longest, sets }
     }
 
     /// [`Verifier::verify`], spared where the same token was accepted under the same policy and keys not long ago.

@@ -1,5 +1,7 @@
 //! The claims of a token that was accepted, parsed once (RFC 7519 section 4).
 
+use std::sync::Arc;
+
 use serde_json::{Map, Value};
 
 /// Most names of one path.
@@ -7,18 +9,23 @@ pub const MAX_PATH_NAMES: usize = 16;
 /// Longest path, in bytes.
 pub const MAX_PATH_BYTES: usize = 1024;
 
-/// What an issuer says about a subject.
+/// What an issuer says about a subject. Cheap to clone.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Claims(Map<String, Value>);
+pub struct Claims(Arc<Map<String, Value>>);
 
 impl Claims {
     pub(crate) fn new(members: Map<String, Value>) -> Self {
-        Self(members)
+        Self(Arc::new(members))
     }
 
     /// All of them, for a language of rules.
     pub fn members(&self) -> &Map<String, Value> {
         &self.0
+    }
+
+    /// All of them, shared.
+    pub fn shared(&self) -> Arc<Map<String, Value>> {
+        self.0.clone()
     }
 
     /// The claim at `path`; `None` where a name is absent or what holds it is no object. Array elements have no path.

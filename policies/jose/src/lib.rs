@@ -19,6 +19,7 @@ mod key;
 mod key_set;
 mod proof;
 mod reason;
+mod replay;
 mod verifier;
 
 pub use algorithm::{Algorithm, Algorithms};
@@ -33,6 +34,7 @@ pub use proof::{
     InvalidProofRules, MAX_PROOF_AGE, MAX_PROOF_BYTES, Proof, ProofReason, ProofRules, ProvenRequest, proof,
 };
 pub use reason::Reason;
+pub use replay::{MAX_REPLAY_ENTRIES, ReplayMemory};
 pub use verifier::{
     Audiences, Expiry, InvalidVerifier, MAX_LEEWAY, MAX_LIST, MAX_TOKEN_BYTES, TokenTypes, UnixTime, Verified,
     Verifier, VerifierSpec, claimed_issuer,

@@ -1,7 +1,6 @@
 //! Proof of possession (DPoP, RFC 9449 section 4.3). The proof brings its key along; what makes the key worth anything is
 //! the token that names its thumbprint ([`crate::check_binding`]).
-//! Does not remember proofs: a caller that wants each to serve once (section 11.1) keeps [`Proof::id`] until
-//! [`Proof::until`].
+//! Does not remember proofs: a caller that wants each to serve once (section 11.1) asks [`crate::ReplayMemory`].
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -105,6 +104,9 @@ pub enum ProofReason {
     /// `nonce` is absent or none of those accepted. The answer brings one along in `DPoP-Nonce`.
     #[error("the proof lacks the nonce")]
     WrongNonce,
+    /// It served before ([`crate::ReplayMemory`]).
+    #[error("the proof was used before")]
+    Replayed,
 }
 
 impl ProofReason {
@@ -124,6 +126,7 @@ impl ProofReason {
             Self::Stale => "stale",
             Self::WrongToken => "wrong_token",
             Self::WrongNonce => "wrong_nonce",
+            Self::Replayed => "replayed",
         }
     }
 }

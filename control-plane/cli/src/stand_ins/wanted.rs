@@ -164,6 +164,7 @@ impl Wanted {
                 }
             }
             Object::RateLimitPolicy(policy) => self.targets(&policy.spec.target_refs, namespace),
+            Object::AuthenticationPolicy(policy) => self.targets(&policy.spec.target_refs, namespace),
             Object::RequestValidationPolicy(policy) => self.targets(&policy.spec.target_refs, namespace),
             Object::BackendPolicy(policy) => {
                 for target in policy.spec.target_refs.iter().filter(|target| target.group.is_empty()) {
@@ -176,6 +177,7 @@ impl Wanted {
             Object::ReferenceGrant(_)
             | Object::BackendTlsPolicy(_)
             | Object::GatewayConfig(_)
+            | Object::IdentityProvider(_)
             | Object::Service(_)
             | Object::EndpointSlice(_)
             | Object::Secret(_)

@@ -4,6 +4,7 @@
 //! one. Whoever a policy is attached to lists its key, so that a policy that is missing is known to be missing
 //! (`docs/adr/0006-policy-attachment.md`).
 
+mod authentication;
 mod backend;
 mod merge;
 mod rate_limit;
@@ -14,6 +15,11 @@ use std::{
     fmt,
 };
 
+pub use authentication::{
+    ApiKey, ApiKeys, Audiences, AuthenticationSettings, Basic, ClaimToHeader, HttpsUrl, IdentityProvider, InvalidHash,
+    InvalidRemoteKeys, InvalidUrl, JwtRules, KeyLocation, KeySource, ListEncoding, PasswordHash, ProofSettings,
+    ProviderUse, RemoteKeys, SigningAlgorithm, TextEncoding, TokenSource,
+};
 pub use backend::{
     AdaptiveLimit, BackendOptions, BackendSettings, BackendTimeouts, Balance, BreakerWindow, CircuitBreaker,
     ConcurrencyLimits, Ejection, FailurePercentage, Failures, Fallback, FallbackResponse, HalfOpen, HashKey,
@@ -64,6 +70,7 @@ macro_rules! policies {
 
         /// What a policy says.
         #[derive(Clone, Debug, PartialEq, Eq)]
+        #[expect(clippy::large_enum_variant, reason = "there is one for each policy, behind an Arc")]
         pub enum PolicySpec {
             /// It cannot be honoured as it is written: what it is attached to answers 500.
             Invalid,
@@ -124,6 +131,8 @@ policies! {
     inherited {
         /// RateLimitPolicy: how much a client may ask for.
         RateLimit "rate-limit" "RateLimitPolicy" RateLimitSettings;
+        /// AuthenticationPolicy: who a client is.
+        Authentication "authentication" "AuthenticationPolicy" AuthenticationSettings;
         /// RequestValidationPolicy: what requests must be.
         RequestValidation "request-validation" "RequestValidationPolicy" ValidationSettings;
     }

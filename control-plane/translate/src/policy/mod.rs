@@ -1,27 +1,31 @@
 //! Policies: what they are attached to, and what they say.
 //!
-//! Invariant: a policy is translated by itself; how it stands among others is [`Policies`]'s, and the same for every kind.
+//! Invariant: a policy is translated by itself, with what it names ([`Referents`]); how it stands among others is [`Policies`]'s, and the same for every kind.
 //! Decisions: `docs/adr/0006-policy-attachment.md`.
 
+mod authentication;
 mod backend;
 mod documents;
+mod identity_provider;
 mod policies;
 mod rate_limit;
+mod referents;
 mod request_validation;
 mod target;
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::sync::Arc;
 
-use control_plane_model::{ObjectName, PolicyKind, PolicySpec};
-use crds::{BackendPolicy, RateLimitPolicy, RequestValidationPolicy, policy::TargetReference};
-use k8s_openapi::{api::core::v1::ConfigMap, apimachinery::pkg::apis::meta::v1::ObjectMeta};
+use control_plane_model::{ObjectName, PolicyKey, PolicyKind, PolicySpec};
+use crds::{AuthenticationPolicy, BackendPolicy, RateLimitPolicy, RequestValidationPolicy, policy::TargetReference};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use self::documents::Documents;
 pub(crate) use policies::{Policies, PolicyEntry};
+pub use referents::CREDENTIALS_TYPE;
+pub(crate) use referents::Referents;
 pub(crate) use target::Target;
+
+use crate::Kind;
 
 /// Declares a policy as its owner wrote it: one of these kinds.
 macro_rules! policy_objects {
@@ -63,38 +67,32 @@ macro_rules! policy_objects {
 
 policy_objects! {
     RateLimit: RateLimitPolicy,
+    Authentication: AuthenticationPolicy,
     RequestValidation: RequestValidationPolicy,
     Backend: BackendPolicy,
 }
 
 impl PolicyObject {
-    /// The ConfigMaps of its `namespace` that it reads, there or not.
-    fn config_maps(&self, namespace: &Arc<str>) -> BTreeSet<ObjectName> {
-        match self {
-            Self::RateLimit(_) | Self::Backend(_) => BTreeSet::new(),
-            Self::RequestValidation(object) => request_validation::references(&object.spec)
-                .into_iter()
-                .map(|reference| ObjectName::new(namespace.clone(), reference.name.as_str()))
-                .collect(),
-        }
-    }
-
-    /// What it says, with what it reads in the ConfigMaps of its `namespace`.
+    /// What the policy `key` says. What it names besides its targets is asked of `referents`.
     ///
     /// # Errors: the text for its owner, the field's path first.
-    fn translate(
-        &self,
-        namespace: &Arc<str>,
-        config_maps: &BTreeMap<ObjectName, Arc<ConfigMap>>,
-    ) -> Result<PolicySpec, String> {
+    fn translate(&self, key: &PolicyKey, referents: &mut Referents<'_>) -> Result<PolicySpec, String> {
+        let namespace = &key.name.namespace;
         match self {
             Self::RateLimit(object) => rate_limit::translate(&object.spec).map(PolicySpec::RateLimit),
-            Self::Backend(object) => {
-                backend::translate(&object.spec).map(|settings| PolicySpec::Backend(Box::new(settings)))
+            Self::Authentication(object) => {
+                authentication::translate(namespace, &object.spec, referents).map(PolicySpec::Authentication)
             }
             Self::RequestValidation(object) => {
-                let documents = Documents { config_maps, namespace };
+                for reference in request_validation::references(&object.spec) {
+                    let name = ObjectName::new(namespace.clone(), reference.name.as_str());
+                    referents.asked.insert((Kind::ConfigMap, name));
+                }
+                let documents = Documents { config_maps: referents.config_maps, namespace };
                 request_validation::translate(&object.spec, &documents).map(PolicySpec::RequestValidation)
+            }
+            Self::Backend(object) => {
+                backend::translate(&object.spec).map(|settings| PolicySpec::Backend(Box::new(settings)))
             }
         }
     }

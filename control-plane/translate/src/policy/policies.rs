@@ -10,19 +10,16 @@ use std::{
 
 use control_plane_model::{BackendKey, ListenerKey, ObjectName, Policy, PolicyKey, PolicyKind, PolicySpec, RouteKey};
 
-use k8s_openapi::api::core::v1::ConfigMap;
-
-use super::{PolicyObject, Target};
-
-type ConfigMaps = BTreeMap<ObjectName, Arc<ConfigMap>>;
+use super::{PolicyObject, Referents, Target};
+use crate::Kind;
 
 /// The policies of one moment.
 #[derive(Default)]
 pub(crate) struct Policies {
     entries: BTreeMap<PolicyKey, PolicyEntry>,
     on: BTreeMap<Target, BTreeMap<PolicyKind, BTreeSet<Rank>>>,
-    /// Who reads a ConfigMap, which may not be there.
-    readers: BTreeMap<ObjectName, BTreeSet<PolicyKey>>,
+    /// The policies that name an object besides their targets.
+    users: BTreeMap<(Kind, ObjectName), BTreeSet<PolicyKey>>,
 }
 
 /// One policy.
@@ -32,14 +29,16 @@ pub(crate) struct PolicyEntry {
     pub(crate) targets: Vec<Result<Target, String>>,
     /// What it says, or why that cannot be honoured.
     pub(crate) spec: Result<PolicySpec, String>,
+    /// What it names besides its targets, there or not.
+    pub(crate) uses: BTreeSet<(Kind, ObjectName)>,
 }
 
 impl PolicyEntry {
-    fn new(key: &PolicyKey, object: PolicyObject, config_maps: &ConfigMaps) -> Self {
+    fn new(key: &PolicyKey, object: PolicyObject, referents: &mut Referents<'_>) -> Self {
         let targets = object.target_refs().iter();
         let targets = targets.map(|reference| Target::new(key.kind, &key.name.namespace, reference)).collect();
-        let spec = object.translate(&key.name.namespace, config_maps);
-        Self { object, targets, spec }
+        let spec = object.translate(key, referents);
+        Self { object, targets, spec, uses: std::mem::take(&mut referents.asked) }
     }
 
     fn rank(&self, key: &PolicyKey) -> Rank {
@@ -77,7 +76,7 @@ struct Rank {
 
 impl Policies {
     /// Stores a policy; whether that changes anything that translation looks at.
-    pub(crate) fn upsert(&mut self, name: ObjectName, object: PolicyObject, config_maps: &ConfigMaps) -> bool {
+    pub(crate) fn upsert(&mut self, name: ObjectName, object: PolicyObject, referents: &mut Referents<'_>) -> bool {
         let key = PolicyKey { kind: object.kind(), name };
         let same = |entry: &PolicyEntry| {
             let (old, new) = (entry.object.metadata(), object.metadata());
@@ -89,29 +88,54 @@ impl Policies {
             return false;
         }
         self.remove(&key);
-        for config_map in object.config_maps(&key.name.namespace) {
-            self.readers.entry(config_map).or_default().insert(key.clone());
-        }
-        let entry = PolicyEntry::new(&key, object, config_maps);
+        let entry = PolicyEntry::new(&key, object, referents);
         let rank = entry.rank(&key);
         for target in entry.attached() {
             self.on.entry(target.clone()).or_default().entry(key.kind).or_default().insert(rank.clone());
         }
+        self.use_all(&key, &entry.uses);
         self.entries.insert(key, entry);
         true
+    }
+
+    /// Translates a policy again, because of a change in what it names; whether that makes it different.
+    pub(crate) fn translate_again(&mut self, key: &PolicyKey, referents: &mut Referents<'_>) -> bool {
+        let Some(entry) = self.entries.get_mut(key) else { return false };
+        let spec = entry.object.translate(key, referents);
+        let changed = spec != entry.spec;
+        entry.spec = spec;
+        let asked = std::mem::take(&mut referents.asked);
+        let before = std::mem::replace(&mut entry.uses, asked.clone());
+        self.use_none(key, &before);
+        self.use_all(key, &asked);
+        changed
+    }
+
+    /// The policies that name an object besides their targets.
+    pub(crate) fn users(&self, kind: Kind, name: &ObjectName) -> Vec<PolicyKey> {
+        self.users.get(&(kind, name.clone())).into_iter().flatten().cloned().collect()
+    }
+
+    fn use_all(&mut self, key: &PolicyKey, uses: &BTreeSet<(Kind, ObjectName)>) {
+        for used in uses {
+            self.users.entry(used.clone()).or_default().insert(key.clone());
+        }
+    }
+
+    fn use_none(&mut self, key: &PolicyKey, uses: &BTreeSet<(Kind, ObjectName)>) {
+        for used in uses {
+            let Some(users) = self.users.get_mut(used) else { continue };
+            users.remove(key);
+            if users.is_empty() {
+                self.users.remove(used);
+            }
+        }
     }
 
     /// Drops a policy; whether there was one.
     pub(crate) fn remove(&mut self, key: &PolicyKey) -> bool {
         let Some(entry) = self.entries.remove(key) else { return false };
-        for config_map in entry.object.config_maps(&key.name.namespace) {
-            if let Some(readers) = self.readers.get_mut(&config_map) {
-                readers.remove(key);
-                if readers.is_empty() {
-                    self.readers.remove(&config_map);
-                }
-            }
-        }
+        self.use_none(key, &entry.uses);
         let rank = entry.rank(key);
         for target in entry.attached() {
             let Some(kinds) = self.on.get_mut(target) else { continue };
@@ -126,20 +150,6 @@ impl Policies {
             }
         }
         true
-    }
-
-    /// The policies that read a ConfigMap.
-    pub(crate) fn readers(&self, config_map: &ObjectName) -> Vec<PolicyKey> {
-        self.readers.get(config_map).into_iter().flatten().cloned().collect()
-    }
-
-    /// Translates a policy again; whether it says something else now.
-    pub(crate) fn read_again(&mut self, key: &PolicyKey, config_maps: &ConfigMaps) -> bool {
-        let Some(entry) = self.entries.get_mut(key) else { return false };
-        let spec = entry.object.translate(&key.name.namespace, config_maps);
-        let is_different = spec != entry.spec;
-        entry.spec = spec;
-        is_different
     }
 
     /// One policy.

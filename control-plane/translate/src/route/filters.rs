@@ -13,21 +13,6 @@ use http::{HeaderName, HeaderValue, StatusCode};
 
 use super::{RuleProblem, values};
 
-/// Headers that no route may change: those that frame a message, name its host or belong to one hop (RFC 9110 §7.6.1), and the
-/// request's identity. With the prefix `x-nebula-` the same set as the engine's, which refuses such a filter as a whole.
-const PROTECTED_HEADERS: &[&str] = &[
-    "connection",
-    "content-length",
-    "host",
-    "keep-alive",
-    "proxy-connection",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-    "x-request-id",
-];
-
 /// Where a list of filters stands.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Place {
@@ -116,13 +101,7 @@ fn present<T>(field: Option<&T>) -> Result<&T, RuleProblem> {
 
 fn headers(modifier: Option<&HTTPHeaderFilter>) -> Result<HeaderModifier, RuleProblem> {
     let modifier = present(modifier)?;
-    let name = |name: &str| -> Result<HeaderName, RuleProblem> {
-        let header = values::header_name(name).map_err(RuleProblem::unsupported)?;
-        if PROTECTED_HEADERS.contains(&header.as_str()) || header.as_str().starts_with("x-nebula-") {
-            return Err(RuleProblem::unsupported(format!("header {name} is the gateway's own and cannot be changed")));
-        }
-        Ok(header)
-    };
+    let name = |name: &str| values::changeable_header(name).map_err(RuleProblem::unsupported);
     let pairs = |list: Option<&Vec<HTTPHeader>>| -> Result<Vec<(HeaderName, HeaderValue)>, RuleProblem> {
         let mut pairs: Vec<(HeaderName, HeaderValue)> = Vec::new();
         for header in list.into_iter().flatten() {

@@ -7,6 +7,21 @@ use control_plane_model::{HeaderMatch, PathMatch, Regex, ValueMatch};
 use crds::gateway_api::{HTTPHeaderMatch, HTTPPathMatch, HeaderMatchType, PathMatchType};
 use http::{HeaderName, HeaderValue};
 
+/// Headers that no route or policy may change: those that frame a message, name its host or belong to one hop (RFC 9110 §7.6.1), and the
+/// request's identity. With the prefix `x-nebula-` the same set as the engine's, which refuses such a filter as a whole.
+const PROTECTED_HEADERS: &[&str] = &[
+    "connection",
+    "content-length",
+    "host",
+    "keep-alive",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "x-request-id",
+];
+
 /// A path as requests are compared with: `%` escapes in upper case, none for a character that needs none
 /// (RFC 3986 §6.2.2).
 ///
@@ -99,6 +114,15 @@ pub(crate) fn header_matches(headers: Option<&[HTTPHeaderMatch]>) -> Result<Vec<
 /// A header's name.
 pub(crate) fn header_name(name: &str) -> Result<HeaderName, String> {
     HeaderName::from_bytes(name.as_bytes()).map_err(|_| format!("{name:?} is not a header name"))
+}
+
+/// The name of a header that a route or a policy may change.
+pub(crate) fn changeable_header(name: &str) -> Result<HeaderName, String> {
+    let header = header_name(name)?;
+    if PROTECTED_HEADERS.contains(&header.as_str()) || header.as_str().starts_with("x-nebula-") {
+        return Err(format!("header {name} is the gateway's own and cannot be changed"));
+    }
+    Ok(header)
 }
 
 /// A header's value.

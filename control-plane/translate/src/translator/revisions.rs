@@ -62,6 +62,7 @@ impl Translator {
             | Kind::BackendTlsPolicy
             | Kind::GatewayConfig
             | Kind::ConfigMap
+            | Kind::IdentityProvider
             | Kind::Namespace => Vec::new(),
             other => other
                 .policy()
@@ -83,7 +84,11 @@ impl Translator {
             ResourceKey::Route(RouteKey { kind: RouteKind::Grpc, name }) => {
                 of_custom(&inputs.grpc_routes.get(name)?.metadata)
             }
-            ResourceKey::Policy(key) => of_custom(inputs.policies.get(key)?.object.metadata()),
+            // What a policy names may grow new without it.
+            ResourceKey::Policy(key) => {
+                let policy = inputs.policies.get(key)?;
+                policy.uses.is_empty().then(|| of_custom(policy.object.metadata()))?
+            }
             ResourceKey::Certificate(key) => of_core(&inputs.secrets.get(&key.0)?.metadata),
             ResourceKey::Backend(key) => of_core(&inputs.services.get(&key.service)?.metadata),
             // Of several slices the newest may go, and what is left would look old.

@@ -102,4 +102,5 @@ golden! {
     policies: Cluster,
     backend_policies: Cluster,
     request_validation: Cluster,
+    authentication: Cluster,
 }

@@ -63,7 +63,37 @@ fn universe() -> Vec<Vec<String>> {
         )
     };
     let own = "{name: own, matches: [{path: {value: /x}}], backendRefs: [{name: s, port: 80}]}";
+    let authentication = |spec: &str| {
+        format!("kind: AuthenticationPolicy\nmetadata: {{name: auth, namespace: a, generation: 1}}\nspec: {spec}")
+    };
+    let provider = |jwt: &str| {
+        format!("kind: IdentityProvider\nmetadata: {{name: i, namespace: a}}\nspec: {{issuer: x, jwt: {{{jwt}}}}}")
+    };
+    let on_route = target("HTTPRoute", "r", "");
     vec![
+        vec![
+            authentication(&format!("{{targetRefs: [{on_route}], providers: {{p: {{providerRef: {{name: i}}}}}}}}")),
+            authentication(&format!("{{targetRefs: [{on_route}], apiKeys: {{k: {{secretRefs: [{{name: w}}]}}}}}}")),
+            authentication(&format!("{{targetRefs: [{on_route}], disabled: true}}")),
+        ],
+        vec![
+            provider("anyAudience: true, keys: {url: 'https://id.example/keys'}"),
+            provider("anyAudience: true, keys: {configMapRef: {name: m, key: k}}"),
+            provider("keys: {url: 'https://id.example/keys'}"),
+        ],
+        vec![
+            "kind: ConfigMap\nmetadata: {name: m, namespace: a}\ndata: {k: '{}'}".into(),
+            "kind: ConfigMap\nmetadata: {name: m, namespace: a}\ndata: {k: '{\"keys\": [{\"kty\": \"OKP\", \"crv\": \
+             \"Ed25519\", \"x\": \"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo\"}]}'}"
+                .into(),
+        ],
+        vec![
+            "kind: Secret\nmetadata: {name: w, namespace: a}\ntype: nebula.dev/credentials\nstringData: {c: short}".into(),
+            "kind: Secret\nmetadata: {name: w, namespace: a}\ntype: nebula.dev/credentials\nstringData: {c: \
+             abcdefghijklmnopqrstuvwxyz}"
+                .into(),
+            "kind: Secret\nmetadata: {name: w, namespace: a}\ntype: Opaque\nstringData: {c: abcdefghijklmnopqrstuvwxyz}".into(),
+        ],
         vec![
             "kind: GatewayClass\nmetadata: {name: nebula}\nspec: {controllerName: nebula.dev/gateway-controller}".into(),
             "kind: GatewayClass\nmetadata: {name: nebula}\nspec: {controllerName: example.com/other}".into(),

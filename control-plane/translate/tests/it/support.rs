@@ -31,6 +31,8 @@ pub fn object(value: Value) -> Object {
         "RateLimitPolicy" => Object::RateLimitPolicy(typed(value)),
         "BackendPolicy" => Object::BackendPolicy(typed(value)),
         "RequestValidationPolicy" => Object::RequestValidationPolicy(typed(value)),
+        "AuthenticationPolicy" => Object::AuthenticationPolicy(typed(value)),
+        "IdentityProvider" => Object::IdentityProvider(typed(value)),
         "ConfigMap" => Object::ConfigMap(typed(value)),
         "Service" => Object::Service(typed(value)),
         "EndpointSlice" => Object::EndpointSlice(typed(value)),
@@ -92,6 +94,8 @@ fn kind(text: &str) -> Kind {
         "RateLimitPolicy" => Kind::RateLimitPolicy,
         "BackendPolicy" => Kind::BackendPolicy,
         "RequestValidationPolicy" => Kind::RequestValidationPolicy,
+        "AuthenticationPolicy" => Kind::AuthenticationPolicy,
+        "IdentityProvider" => Kind::IdentityProvider,
         "ConfigMap" => Kind::ConfigMap,
         kind => panic!("cannot remove {kind} here"),
     }

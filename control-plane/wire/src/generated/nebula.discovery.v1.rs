@@ -757,7 +757,7 @@ pub mod path_rewrite {
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Policy {
     /// Of the kind that the key names, or invalid.
-    #[prost(oneof = "policy::Spec", tags = "1, 2, 3, 4")]
+    #[prost(oneof = "policy::Spec", tags = "1, 2, 3, 4, 5")]
     pub spec: ::core::option::Option<policy::Spec>,
 }
 /// Nested message and enum types in `Policy`.
@@ -773,6 +773,8 @@ pub mod policy {
         Backend(super::BackendPolicy),
         #[prost(message, tag = "4")]
         RequestValidation(super::RequestValidationPolicy),
+        #[prost(message, tag = "5")]
+        Authentication(super::AuthenticationPolicy),
     }
 }
 /// What it is attached to answers 500.
@@ -1329,6 +1331,235 @@ pub struct OpenApi {
     #[prost(enumeration = "Otherwise", tag = "3")]
     pub unmatched: i32,
 }
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct AuthenticationPolicy {
+    #[prost(message, optional, tag = "1")]
+    pub settings: ::core::option::Option<AuthenticationSettings>,
+    #[prost(message, optional, tag = "2")]
+    pub overrides: ::core::option::Option<AuthenticationSettings>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct AuthenticationSettings {
+    #[prost(bool, optional, tag = "1")]
+    pub disabled: ::core::option::Option<bool>,
+    #[prost(enumeration = "PolicyMode", tag = "2")]
+    pub mode: i32,
+    #[prost(bool, optional, tag = "3")]
+    pub allow_anonymous: ::core::option::Option<bool>,
+    /// Visible ASCII and spaces.
+    #[prost(string, optional, tag = "4")]
+    pub realm: ::core::option::Option<::prost::alloc::string::String>,
+    /// Sorted by name, each once.
+    #[prost(message, repeated, tag = "5")]
+    pub providers: ::prost::alloc::vec::Vec<ProviderUse>,
+    /// Sorted by name, each once.
+    #[prost(message, repeated, tag = "6")]
+    pub api_keys: ::prost::alloc::vec::Vec<ApiKeys>,
+    #[prost(message, optional, tag = "7")]
+    pub proofs: ::core::option::Option<ProofSettings>,
+    /// Sorted, each once.
+    #[prost(string, repeated, tag = "8")]
+    pub strip_headers: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(message, optional, tag = "9")]
+    pub basic: ::core::option::Option<BasicUsers>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ProviderUse {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "2")]
+    pub provider: ::core::option::Option<IdentityProvider>,
+    #[prost(message, optional, tag = "3")]
+    pub source: ::core::option::Option<CredentialSource>,
+    #[prost(bool, tag = "4")]
+    pub forward_token: bool,
+    /// In place of the provider's own.
+    #[prost(message, optional, tag = "5")]
+    pub audiences: ::core::option::Option<Audiences>,
+    #[prost(string, repeated, tag = "6")]
+    pub required_scopes: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(message, repeated, tag = "7")]
+    pub claims_to_headers: ::prost::alloc::vec::Vec<ClaimToHeader>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CredentialSource {
+    #[prost(oneof = "credential_source::Source", tags = "1, 2, 3, 4")]
+    pub source: ::core::option::Option<credential_source::Source>,
+}
+/// Nested message and enum types in `CredentialSource`.
+pub mod credential_source {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Source {
+        #[prost(message, tag = "1")]
+        Authorization(super::AuthorizationField),
+        #[prost(string, tag = "2")]
+        Header(::prost::alloc::string::String),
+        #[prost(string, tag = "3")]
+        Cookie(::prost::alloc::string::String),
+        #[prost(string, tag = "4")]
+        Query(::prost::alloc::string::String),
+    }
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AuthorizationField {}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Audiences {
+    #[prost(oneof = "audiences::Audiences", tags = "1, 2")]
+    pub audiences: ::core::option::Option<audiences::Audiences>,
+}
+/// Nested message and enum types in `Audiences`.
+pub mod audiences {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Audiences {
+        #[prost(message, tag = "1")]
+        AnyOf(super::AudienceList),
+        #[prost(message, tag = "2")]
+        Waived(super::AnyAudience),
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AudienceList {
+    /// At least one.
+    #[prost(string, repeated, tag = "1")]
+    pub audiences: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AnyAudience {}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ClaimToHeader {
+    #[prost(string, tag = "1")]
+    pub claim: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub header: ::prost::alloc::string::String,
+    #[prost(enumeration = "TextEncoding", tag = "3")]
+    pub text: i32,
+    #[prost(enumeration = "ListEncoding", tag = "4")]
+    pub list: i32,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ProofSettings {
+    #[prost(bool, tag = "1")]
+    pub required: bool,
+    #[prost(message, optional, tag = "2")]
+    pub max_age: ::core::option::Option<Duration>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct IdentityProvider {
+    #[prost(string, tag = "1")]
+    pub namespace: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub issuer: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "4")]
+    pub jwt: ::core::option::Option<JwtRules>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct JwtRules {
+    #[prost(message, optional, tag = "3")]
+    pub audiences: ::core::option::Option<Audiences>,
+    /// Names of RFC 7518 and RFC 8037, sorted, each once, at least one, none of them symmetric.
+    #[prost(string, repeated, tag = "4")]
+    pub algorithms: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(string, repeated, tag = "5")]
+    pub token_types: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(message, optional, tag = "6")]
+    pub leeway: ::core::option::Option<Duration>,
+    #[prost(message, optional, tag = "7")]
+    pub max_lifetime: ::core::option::Option<Duration>,
+    #[prost(uint32, tag = "8")]
+    pub max_token_bytes: u32,
+    #[prost(string, repeated, tag = "9")]
+    pub required_claims: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(oneof = "jwt_rules::Keys", tags = "1, 2")]
+    pub keys: ::core::option::Option<jwt_rules::Keys>,
+}
+/// Nested message and enum types in `JwtRules`.
+pub mod jwt_rules {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Keys {
+        /// A JWK set.
+        #[prost(string, tag = "1")]
+        Inline(::prost::alloc::string::String),
+        #[prost(message, tag = "2")]
+        Remote(super::RemoteKeys),
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RemoteKeys {
+    /// Certificates of authorities, DER. None: those that the proxy's platform trusts.
+    #[prost(bytes = "bytes", repeated, tag = "3")]
+    pub authorities: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
+    /// 1 minute to 24 hours.
+    #[prost(message, optional, tag = "4")]
+    pub refresh: ::core::option::Option<Duration>,
+    /// At most 7 days.
+    #[prost(message, optional, tag = "5")]
+    pub stale_if_error: ::core::option::Option<Duration>,
+    #[prost(oneof = "remote_keys::Location", tags = "1, 2")]
+    pub location: ::core::option::Option<remote_keys::Location>,
+}
+/// Nested message and enum types in `RemoteKeys`.
+pub mod remote_keys {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Location {
+        /// URL of a JWK set.
+        #[prost(string, tag = "1")]
+        Url(::prost::alloc::string::String),
+        #[prost(message, tag = "2")]
+        Discovery(super::KeyDiscovery),
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct KeyDiscovery {
+    /// Of the metadata.
+    #[prost(string, tag = "1")]
+    pub url: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub issuer: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ApiKeys {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// Not authorization.
+    #[prost(message, optional, tag = "2")]
+    pub source: ::core::option::Option<CredentialSource>,
+    #[prost(bool, tag = "3")]
+    pub forward_key: bool,
+    #[prost(string, optional, tag = "4")]
+    pub client_header: ::core::option::Option<::prost::alloc::string::String>,
+    /// Each digest once.
+    #[prost(message, repeated, tag = "5")]
+    pub keys: ::prost::alloc::vec::Vec<ApiKey>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ApiKey {
+    #[prost(string, tag = "1")]
+    pub client: ::prost::alloc::string::String,
+    /// SHA-256 over the key.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub digest: ::prost::bytes::Bytes,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct BasicUsers {
+    /// Sorted by name, each once.
+    #[prost(message, repeated, tag = "1")]
+    pub users: ::prost::alloc::vec::Vec<BasicUser>,
+    #[prost(bool, tag = "2")]
+    pub forward_password: bool,
+    #[prost(string, optional, tag = "3")]
+    pub user_header: ::core::option::Option<::prost::alloc::string::String>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
+pub struct BasicUser {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// bcrypt, or Argon2id in the PHC form, of bounded cost.
+    #[prost(string, tag = "2")]
+    pub hash: ::prost::alloc::string::String,
+}
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
 pub enum AccessLog {
@@ -1780,6 +2011,64 @@ impl ParameterStyle {
             "PARAMETER_STYLE_SPACE_DELIMITED" => Some(Self::SpaceDelimited),
             "PARAMETER_STYLE_PIPE_DELIMITED" => Some(Self::PipeDelimited),
             "PARAMETER_STYLE_DEEP_OBJECT" => Some(Self::DeepObject),
+            _ => None,
+        }
+    }
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum TextEncoding {
+    Unspecified = 0,
+    Plain = 1,
+    Base64url = 2,
+}
+impl TextEncoding {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "TEXT_ENCODING_UNSPECIFIED",
+            Self::Plain => "TEXT_ENCODING_PLAIN",
+            Self::Base64url => "TEXT_ENCODING_BASE64URL",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "TEXT_ENCODING_UNSPECIFIED" => Some(Self::Unspecified),
+            "TEXT_ENCODING_PLAIN" => Some(Self::Plain),
+            "TEXT_ENCODING_BASE64URL" => Some(Self::Base64url),
+            _ => None,
+        }
+    }
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum ListEncoding {
+    Unspecified = 0,
+    Comma = 1,
+    Json = 2,
+}
+impl ListEncoding {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "LIST_ENCODING_UNSPECIFIED",
+            Self::Comma => "LIST_ENCODING_COMMA",
+            Self::Json => "LIST_ENCODING_JSON",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "LIST_ENCODING_UNSPECIFIED" => Some(Self::Unspecified),
+            "LIST_ENCODING_COMMA" => Some(Self::Comma),
+            "LIST_ENCODING_JSON" => Some(Self::Json),
             _ => None,
         }
     }

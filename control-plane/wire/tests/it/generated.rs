@@ -23,8 +23,12 @@ fn generate(root: &Path, out: &Path) {
     let descriptors = protox::compile(protos, [root.join("proto")]).unwrap();
     tonic_prost_build::configure()
         .bytes(".")
-        // They hold private keys; their Debug is in proto.rs.
-        .skip_debug([".nebula.discovery.v1.Resource", ".nebula.discovery.v1.Certificate"])
+        // They hold private keys or what checks passwords; their Debug is in proto.rs.
+        .skip_debug([
+            ".nebula.discovery.v1.Resource",
+            ".nebula.discovery.v1.Certificate",
+            ".nebula.discovery.v1.BasicUser",
+        ])
         .out_dir(out)
         .compile_fds(descriptors)
         .unwrap();

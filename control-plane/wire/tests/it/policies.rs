@@ -16,7 +16,7 @@ use proptest::{
 mod validation;
 
 use crate::{
-    backend_policies,
+    authentication, backend_policies,
     invalid::{UNKNOWN, refused},
     strategies::{duration, header_name, object_name, text},
 };
@@ -25,8 +25,9 @@ const POLICY: &str = "policy/rate-limit/shop/cart";
 
 /// Keys as an object lists them.
 pub fn keys() -> impl Strategy<Value = Vec<PolicyKey>> {
-    of(object_name())
-        .prop_map(|name| name.map(|name| PolicyKey { kind: PolicyKind::RateLimit, name }).into_iter().collect())
+    let one = |kind| of(object_name()).prop_map(move |name| name.map(|name| PolicyKey { kind, name }));
+    let kinds: Vec<_> = PolicyKind::ALL.iter().copied().map(one).collect();
+    kinds.prop_map(|keys| keys.into_iter().flatten().collect())
 }
 
 pub fn policy() -> impl Strategy<Value = Policy> {
@@ -34,6 +35,8 @@ pub fn policy() -> impl Strategy<Value = Policy> {
     let spec = prop_oneof![
         1 => kind.prop_map(|kind| (kind, PolicySpec::Invalid)),
         9 => leveled(rate_limit_settings()).prop_map(|levels| (PolicyKind::RateLimit, PolicySpec::RateLimit(levels))),
+        9 => leveled(authentication::settings())
+            .prop_map(|levels| (PolicyKind::Authentication, PolicySpec::Authentication(levels))),
         9 => leveled(validation::settings())
             .prop_map(|levels| (PolicyKind::RequestValidation, PolicySpec::RequestValidation(levels))),
         9 => backend_policies::settings()
@@ -46,7 +49,7 @@ fn leveled<S: std::fmt::Debug>(settings: BoxedStrategy<S>) -> impl Strategy<Valu
     (settings.clone(), of(settings)).prop_map(|(settings, overrides)| Leveled { settings, overrides })
 }
 
-fn mode() -> impl Strategy<Value = Mode> {
+pub fn mode() -> impl Strategy<Value = Mode> {
     prop_oneof![Just(Mode::Enforce), Just(Mode::Report)]
 }
 

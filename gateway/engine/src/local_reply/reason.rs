@@ -14,6 +14,8 @@ pub enum GrpcStatus {
     InvalidArgument = 3,
     /// It took too long.
     DeadlineExceeded = 4,
+    /// The client may not.
+    PermissionDenied = 7,
     /// More than is allowed.
     ResourceExhausted = 8,
     /// Nothing here serves the method.
@@ -22,6 +24,8 @@ pub enum GrpcStatus {
     Internal = 13,
     /// May work when tried again.
     Unavailable = 14,
+    /// Nobody knows who the client is.
+    Unauthenticated = 16,
 }
 
 /// Whether an HTTP/1 connection lives on after a reply.
@@ -179,6 +183,24 @@ reasons! {
     /// The TLS connection was made for another listener than the one that serves the host.
     Misdirected "misdirected_request" MISDIRECTED_REQUEST Unavailable Keep
         "Misdirected request" "The connection was made for another host; open a new one for this host.";
+    /// A policy wants credentials, and there are none.
+    CredentialsMissing "credentials_missing" UNAUTHORIZED Unauthenticated Keep
+        "Credentials missing" "The request has no credentials.";
+    /// Credentials that cannot be read, or that stand twice.
+    CredentialsMalformed "credentials_malformed" BAD_REQUEST InvalidArgument Close
+        "Credentials malformed" "The request's credentials cannot be read, or there is more than one of them.";
+    /// A token, a proof of possession or a key that is not good.
+    CredentialsRefused "credentials_refused" UNAUTHORIZED Unauthenticated Keep
+        "Credentials refused" "The request's credentials are not accepted.";
+    /// A token without a scope that is needed.
+    InsufficientScope "insufficient_scope" FORBIDDEN PermissionDenied Keep
+        "Insufficient scope" "The token lacks a scope that is needed here.";
+    /// Nobody can tell who the client is.
+    IdentityProviderUnavailable "identity_provider_unavailable" SERVICE_UNAVAILABLE Unavailable Keep
+        "Identity provider unavailable" "The identity provider cannot be reached; try again.";
+    /// More passwords at once than can be checked.
+    AuthenticationBusy "authentication_busy" SERVICE_UNAVAILABLE Unavailable Keep
+        "Authentication busy" "Too many passwords are being checked; try again.";
     /// The rule names a Service or port that does not exist.
     BackendNotFound "backend_not_found" INTERNAL_SERVER_ERROR Unavailable Keep
         "Backend not found" "The route names a backend that does not exist.";

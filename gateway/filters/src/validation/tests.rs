@@ -1,7 +1,7 @@
 use std::{num::NonZeroU32, time::Duration};
 
 use control_plane_model::{
-    ObjectName, PolicyKind,
+    Leveled, ObjectName, PolicyKind, PolicySpec,
     validation::{BodySettings, Content, Draft, Formats, SchemaSource},
 };
 use gateway_engine::{

@@ -1,10 +1,11 @@
 //! Policies, and the keys by which other objects name them.
 
+mod authentication;
 mod backend;
 mod rate_limit;
 mod request_validation;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use control_plane_model::{Leveled, Mode, Policy, PolicyKey, PolicyKind, PolicySpec, ResourceKey};
 
@@ -14,6 +15,10 @@ use crate::proto::{self, policy::Spec};
 pub(super) fn to_wire(policy: &Policy) -> proto::Policy {
     let spec = match &policy.spec {
         PolicySpec::Invalid => Spec::Invalid(proto::InvalidPolicy {}),
+        PolicySpec::Authentication(levels) => Spec::Authentication(proto::AuthenticationPolicy {
+            settings: Some(authentication::to_wire(&levels.settings)),
+            overrides: levels.overrides.as_ref().map(authentication::to_wire),
+        }),
         PolicySpec::RateLimit(levels) => Spec::RateLimit(proto::RateLimitPolicy {
             settings: Some(rate_limit::to_wire(&levels.settings)),
             overrides: levels.overrides.as_ref().map(rate_limit::to_wire),
@@ -32,6 +37,10 @@ pub(super) fn from_wire(key: PolicyKey, wire: proto::Policy) -> Result<Policy, I
         (Spec::Invalid(_), _) => PolicySpec::Invalid,
         (Spec::RateLimit(wire), PolicyKind::RateLimit) => {
             PolicySpec::RateLimit(leveled(wire.settings, wire.overrides, rate_limit::from_wire).field("rate_limit")?)
+        }
+        (Spec::Authentication(wire), PolicyKind::Authentication) => {
+            let levels = leveled(wire.settings, wire.overrides, authentication::from_wire);
+            PolicySpec::Authentication(levels.field("authentication")?)
         }
         (Spec::Backend(wire), PolicyKind::Backend) => {
             PolicySpec::Backend(Box::new(backend::from_wire(wire).field("backend")?))
@@ -108,4 +117,9 @@ fn entries<W, K: Ord, V>(
         }
     }
     Ok(map)
+}
+
+/// A text that is not empty.
+fn name(text: String) -> Result<Arc<str>, InvalidResource> {
+    if text.is_empty() { Err(InvalidResource::new("is empty")) } else { Ok(text.into()) }
 }

@@ -4,7 +4,7 @@ use std::{num::NonZeroU32, sync::Arc};
 
 use control_plane_model::{ConcurrencyLimit, KeyPart, Missing, Quota, RateLimit, RateLimitSettings, Tiers};
 
-use super::{entries, mode_from_wire, mode_to_wire};
+use super::{entries, mode_from_wire, mode_to_wire, name};
 use crate::{
     proto::{self, key_part::Part},
     resource::{
@@ -54,10 +54,6 @@ pub(super) fn from_wire(wire: proto::RateLimitSettings) -> Result<RateLimitSetti
         headers: wire.headers,
         max_keys: wire.max_keys.map(number).transpose().field("max_keys")?,
     })
-}
-
-fn name(text: String) -> Result<Arc<str>, InvalidResource> {
-    if text.is_empty() { Err(InvalidResource::new("is empty")) } else { Ok(text.into()) }
 }
 
 fn number(number: u32) -> Result<NonZeroU32, InvalidResource> {
