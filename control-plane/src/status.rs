@@ -13,7 +13,7 @@ use std::{sync::Arc, time::Duration};
 
 use control_plane_translate::{Kind, StatusUpdate, merge_status};
 use crds::{
-    GatewayConfig, RateLimitPolicy,
+    ClientPolicy, GatewayConfig, RateLimitPolicy,
     gateway_api::{BackendTLSPolicy, GRPCRoute, Gateway, GatewayClass, HTTPRoute, ListenerSet},
 };
 use jiff::Timestamp;
@@ -195,6 +195,7 @@ fn resource(kind: Kind) -> Option<ApiResource> {
         Kind::BackendTlsPolicy => ApiResource::erase::<BackendTLSPolicy>(&()),
         Kind::GatewayConfig => ApiResource::erase::<GatewayConfig>(&()),
         Kind::RateLimitPolicy => ApiResource::erase::<RateLimitPolicy>(&()),
+        Kind::ClientPolicy => ApiResource::erase::<ClientPolicy>(&()),
         Kind::ReferenceGrant
         | Kind::Service
         | Kind::EndpointSlice

@@ -77,6 +77,7 @@ pub fn sources() -> Vec<Source> {
         Kind::BackendTlsPolicy,
         Kind::GatewayConfig,
         Kind::RateLimitPolicy,
+        Kind::ClientPolicy,
         Kind::Service,
         Kind::EndpointSlice,
         Kind::Secret,
@@ -103,7 +104,7 @@ pub struct Context {
 /// Starts the watch of every kind that the translator reads.
 pub fn start(context: &Context, tasks: &Tasks) {
     use crds::{
-        GatewayConfig, RateLimitPolicy,
+        ClientPolicy, GatewayConfig, RateLimitPolicy,
         gateway_api::{BackendTLSPolicy, GRPCRoute, Gateway, GatewayClass, HTTPRoute, ListenerSet, ReferenceGrant},
     };
     use k8s_openapi::api::{
@@ -122,6 +123,7 @@ pub fn start(context: &Context, tasks: &Tasks) {
     spawn::<BackendTLSPolicy>("watch BackendTLSPolicy", context, tasks, watching());
     spawn::<GatewayConfig>("watch GatewayConfig", context, tasks, watching());
     spawn::<RateLimitPolicy>("watch RateLimitPolicy", context, tasks, watching());
+    spawn::<ClientPolicy>("watch ClientPolicy", context, tasks, watching());
     spawn::<Service>("watch Service", context, tasks, watching());
     spawn::<EndpointSlice>("watch EndpointSlice", context, tasks, watching());
     spawn::<Secret>("watch Secret", context, tasks, certificates);

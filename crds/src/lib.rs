@@ -1,11 +1,13 @@
 //! Rust types of every custom resource that Nebula reads or writes: the Gateway API's (generated) and our own, one kind a file.
 //! Invariant: types and schemas only. No client, no IO, no decision: `kube-core` and `kube-derive` are all that is used of kube.
 
+pub mod client_policy;
 pub mod gateway_api;
 pub mod gateway_config;
 pub mod policy;
 pub mod rate_limit_policy;
 
+pub use client_policy::ClientPolicy;
 pub use gateway_config::GatewayConfig;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube_core::CustomResourceExt as _;
@@ -16,5 +18,5 @@ pub const GROUP: &str = "nebula.dev";
 
 /// The definitions of our own kinds, as `crds/generated` and the chart `nebula-crds` hold them; one line a kind.
 pub fn definitions() -> Vec<CustomResourceDefinition> {
-    vec![GatewayConfig::crd(), RateLimitPolicy::crd()]
+    vec![GatewayConfig::crd(), RateLimitPolicy::crd(), ClientPolicy::crd()]
 }

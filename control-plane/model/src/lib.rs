@@ -12,6 +12,7 @@ mod host;
 mod key;
 mod listener;
 mod matching;
+mod network;
 mod policy;
 mod route;
 mod snapshot;
@@ -26,6 +27,11 @@ pub use key::{
 };
 pub use listener::{Listener, ListenerProtocol, TlsTermination};
 pub use matching::{HeaderMatch, InvalidRegex, PathMatch, QueryMatch, Regex, RouteMatch, ValueMatch};
+pub use network::{InvalidNetwork, Network};
+pub use policy::{
+    CipherSuite, ClientAddress, ClientLimits, ClientSettings, ClientTimeouts, ClientTls, ForwardingHeader,
+    HttpProtocol, ProxyProtocol, TlsVersion, TransferRate, Trust, effective_client,
+};
 pub use policy::{
     ConcurrencyLimit, Effective, KeyPart, Leveled, Missing, Mode, Policy, PolicyKey, PolicyKind, PolicySpec, Quota,
     RateLimit, RateLimitSettings, Settings, Tiers, effective, sources,

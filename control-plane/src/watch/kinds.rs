@@ -4,7 +4,7 @@ use std::{fmt::Debug, sync::Arc};
 
 use control_plane_translate::{Kind, Object};
 use crds::{
-    GatewayConfig, RateLimitPolicy,
+    ClientPolicy, GatewayConfig, RateLimitPolicy,
     gateway_api::{BackendTLSPolicy, GRPCRoute, Gateway, GatewayClass, HTTPRoute, ListenerSet, ReferenceGrant},
 };
 use k8s_openapi::api::{
@@ -63,6 +63,7 @@ with_status! {
     BackendTLSPolicy => BackendTlsPolicy, required: false;
     GatewayConfig => GatewayConfig, required: false;
     RateLimitPolicy => RateLimitPolicy, required: false;
+    ClientPolicy => ClientPolicy, required: false;
 }
 
 macro_rules! without_status {

@@ -73,6 +73,7 @@ impl Inputs {
             Object::BackendTlsPolicy(new) => put(&mut self.tls_policies, name, new, |a, b| a.spec == b.spec),
             Object::GatewayConfig(new) => put(&mut self.configs, name, new, |a, b| a.spec == b.spec),
             Object::RateLimitPolicy(new) => self.policies.upsert(name, PolicyObject::RateLimit(new)),
+            Object::ClientPolicy(new) => self.policies.upsert(name, PolicyObject::Client(new)),
             Object::Service(new) => put(&mut self.services, name, new, |a, b| a.spec == b.spec),
             Object::Secret(new) => {
                 put(&mut self.secrets, name, new, |a, b| a.data == b.data && a.string_data == b.string_data)
@@ -117,6 +118,7 @@ impl Inputs {
             Kind::RateLimitPolicy => {
                 self.policies.remove(&PolicyKey { kind: PolicyKind::RateLimit, name: name.clone() })
             }
+            Kind::ClientPolicy => self.policies.remove(&PolicyKey { kind: PolicyKind::Client, name: name.clone() }),
             Kind::GatewayConfig => self.configs.remove(name).is_some(),
             Kind::Service => self.services.remove(name).is_some(),
             Kind::Secret => self.secrets.remove(name).is_some(),

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use control_plane_model::{GatewayKey, ObjectName, PolicyKind, ResourceKey};
 use crds::{
-    GatewayConfig, RateLimitPolicy,
+    ClientPolicy, GatewayConfig, RateLimitPolicy,
     gateway_api::{BackendTLSPolicy, GRPCRoute, Gateway, GatewayClass, HTTPRoute, ListenerSet, ReferenceGrant},
 };
 use k8s_openapi::{
@@ -36,6 +36,8 @@ pub enum Kind {
     GatewayConfig,
     /// `nebula.dev/v1alpha1` RateLimitPolicy.
     RateLimitPolicy,
+    /// `nebula.dev/v1alpha1` ClientPolicy.
+    ClientPolicy,
     /// Service.
     Service,
     /// `discovery.k8s.io/v1` EndpointSlice.
@@ -61,6 +63,7 @@ impl Kind {
             Self::BackendTlsPolicy => "BackendTLSPolicy",
             Self::GatewayConfig => "GatewayConfig",
             Self::RateLimitPolicy => "RateLimitPolicy",
+            Self::ClientPolicy => "ClientPolicy",
             Self::Service => "Service",
             Self::EndpointSlice => "EndpointSlice",
             Self::Secret => "Secret",
@@ -73,6 +76,7 @@ impl Kind {
     pub fn policy(self) -> Option<PolicyKind> {
         match self {
             Self::RateLimitPolicy => Some(PolicyKind::RateLimit),
+            Self::ClientPolicy => Some(PolicyKind::Client),
             _ => None,
         }
     }
@@ -81,6 +85,7 @@ impl Kind {
     pub fn of_policy(kind: PolicyKind) -> Self {
         match kind {
             PolicyKind::RateLimit => Self::RateLimitPolicy,
+            PolicyKind::Client => Self::ClientPolicy,
         }
     }
 
@@ -117,6 +122,8 @@ pub enum Object {
     GatewayConfig(Arc<GatewayConfig>),
     /// See [`Kind::RateLimitPolicy`].
     RateLimitPolicy(Arc<RateLimitPolicy>),
+    /// See [`Kind::ClientPolicy`].
+    ClientPolicy(Arc<ClientPolicy>),
     /// See [`Kind::Service`].
     Service(Arc<Service>),
     /// See [`Kind::EndpointSlice`].
@@ -142,6 +149,7 @@ impl Object {
             Self::BackendTlsPolicy(_) => Kind::BackendTlsPolicy,
             Self::GatewayConfig(_) => Kind::GatewayConfig,
             Self::RateLimitPolicy(_) => Kind::RateLimitPolicy,
+            Self::ClientPolicy(_) => Kind::ClientPolicy,
             Self::Service(_) => Kind::Service,
             Self::EndpointSlice(_) => Kind::EndpointSlice,
             Self::Secret(_) => Kind::Secret,
@@ -162,6 +170,7 @@ impl Object {
             Self::BackendTlsPolicy(object) => &object.metadata,
             Self::GatewayConfig(object) => &object.metadata,
             Self::RateLimitPolicy(object) => &object.metadata,
+            Self::ClientPolicy(object) => &object.metadata,
             Self::Service(object) => &object.metadata,
             Self::EndpointSlice(object) => &object.metadata,
             Self::Secret(object) => &object.metadata,

@@ -251,7 +251,7 @@ impl Translator {
             }
             Kind::EndpointSlice | Kind::BackendTlsPolicy => self.mark_dependents(kind, name, stale),
             // What a policy changes is marked by `change_policy`.
-            Kind::ConfigMap | Kind::RateLimitPolicy => {}
+            Kind::ConfigMap | Kind::RateLimitPolicy | Kind::ClientPolicy => {}
         }
     }
 
@@ -281,6 +281,13 @@ impl Translator {
         }
         for (target, face) in before {
             self.mark_target(&target, key.kind, face.is_some_and(|face| face.winner() == key), stale);
+        }
+        if key.kind == PolicyKind::Client {
+            // What one of them says of its listeners depends on the others there, and on those of listeners beside them.
+            let others =
+                self.inputs.policies.all_where(|target| !matches!(target, Target::Route(_) | Target::Rule(..)));
+            let others = others.iter().filter(|other| other.kind == PolicyKind::Client);
+            stale.statuses.extend(others.map(policy_object));
         }
     }
 

@@ -4,6 +4,7 @@
 //! provider are `main`'s. See `docs/architecture.md` for the way of a request.
 
 mod body;
+mod client;
 mod compile;
 mod connection;
 mod dump;

@@ -13,6 +13,7 @@ use arc_swap::ArcSwap;
 use control_plane_model::{ListenerKey, Policy, PolicyKey, PolicySpec};
 
 use crate::{
+    client,
     filter::{Chain, FilterSet, InvalidPolicy},
     local_reply::{LocalReply, Reason},
 };
@@ -158,6 +159,10 @@ impl<F: FilterSet> PolicySlots<F> {
                 }
                 Some(policy) => levels.push(policy.clone()),
             }
+        }
+        if let Some((policy, message)) = client::contradiction(&levels) {
+            tracing::warn!(%policy, error = message, "policies that are valid alone are not together");
+            return Err(LocalReply::from(Reason::PolicyInvalid).by(&policy));
         }
         F::compile_policies(&levels, &self.state).map(Chain::new).map_err(|error| {
             tracing::warn!(policy = %error.policy, error = error.message, "policies that are valid alone are not together");

@@ -4,6 +4,7 @@
 //! Whatever fails is answered from the table of local replies; a panic answers 500 and ends nothing else.
 
 use std::{
+    borrow::Cow,
     future::Future,
     panic::AssertUnwindSafe,
     pin::{Pin, pin},
@@ -13,7 +14,7 @@ use std::{
 
 use control_plane_model::{BackendProtocol, RouteKind};
 use futures::FutureExt as _;
-use http::{HeaderValue, Request, Response, Uri, Version, header, request::Parts, uri::PathAndQuery};
+use http::{HeaderMap, HeaderValue, Request, Response, Uri, Version, header, request::Parts, uri::PathAndQuery};
 use hyper::{body::Incoming, upgrade::OnUpgrade};
 use rand::RngExt as _;
 use tokio::time::Instant;
@@ -27,7 +28,7 @@ use crate::{
     local_reply::{Form, LocalReply, Reason, ReplyContext},
     policies::Compiled,
     router::RequestView,
-    strict::{self, Canonical, Upgrade},
+    strict::{self, Canonical, Origin, Upgrade},
     telemetry::{ExchangeFailure, PoolOutcome, TraceDecision},
     tunnel::Tunnel,
     upstream::{self, BackendSlot, Endpoint, Lease, Protocol, SendError, SendFailure},
@@ -48,9 +49,9 @@ pub(crate) async fn serve<F: FilterSet>(
     let request_id = strict::request_id(&mut parts.headers, downstream.worker.rng.lock().random());
     let context = ReplyContext::new(&parts.method, parts.version, &parts.headers, request_id.clone());
     let busy = downstream.progress.request();
-    let peer = downstream.peer.clone();
+    let (client, peer) = (downstream.client.clone(), downstream.peer.clone());
     // On the heap, as it goes from hand to hand.
-    let mut completion = Box::new(Completion::begin(&parts, request_id, peer, &shared.telemetry, busy));
+    let mut completion = Box::new(Completion::begin(&parts, request_id, client, peer, &shared.telemetry, busy));
     let decision = shared.telemetry.tracing.begin(&parts.headers, || downstream.worker.rng.lock().random());
     if let TraceDecision::Sampled(span) = decision {
         completion.span = Some(span);
@@ -91,8 +92,20 @@ pub(crate) async fn serve<F: FilterSet>(
         response.headers_mut().extend(fields);
     }
     let status = response.status();
+    if downstream.progress.is_used_up() {
+        retire(&downstream, context.version, response.headers_mut());
+    }
     downstream.guard.answered(status, response.headers_mut());
     response
+}
+
+/// Ends a connection that has had as many requests as it may, once those under way are answered.
+fn retire<F: FilterSet>(downstream: &Downstream<F>, version: Version, headers: &mut HeaderMap) {
+    if version >= Version::HTTP_2 {
+        downstream.progress.retire();
+    } else if !headers.contains_key(header::UPGRADE) {
+        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
 }
 
 /// How a request is answered, unless by a local reply.
@@ -119,17 +132,18 @@ async fn forward<F: FilterSet>(
     let shared = &downstream.worker.shared;
     let client_upgrade = parts.extensions.remove::<OnUpgrade>();
     let connection = strict::Connection { scheme: downstream.scheme };
-    let canonical = strict::canonicalise(parts, &connection, &shared.limits)?;
+    let canonical = strict::canonicalise(parts, &connection, &downstream.limits)?;
     completion.canonical(&canonical.host, &parts.uri);
 
-    let Found { rule, policies, matched_prefix } = find_rule(downstream, parts, &canonical, is_grpc, completion)?;
+    let found = find_rule(downstream, parts, &canonical, is_grpc, completion)?;
+    let Found { rule, policies, matched_prefix, origin } = found;
     let received = Received {
         method: parts.method.clone(),
-        scheme: downstream.scheme,
+        scheme: origin.as_ref().and_then(|origin| origin.scheme).unwrap_or(downstream.scheme),
         host: canonical.host,
         uri: parts.uri.clone(),
         listener_port: downstream.bind.port.get(),
-        peer: downstream.peer.address,
+        peer: origin.as_ref().map_or(downstream.client.address, |origin| origin.client),
         matched_prefix,
     };
     let deadline = rule.timeouts.request.map(|limit| Instant::now() + limit);
@@ -149,7 +163,9 @@ async fn forward<F: FilterSet>(
             Verdict::Respond(response) => return Ok(Answer::Filter(response)),
         }
         let target = choose_target(&rule, downstream)?;
-        let exchange = Exchange { downstream, rule: &rule, policies, target, received: &received, is_grpc, deadline };
+        let origin = origin.as_deref();
+        let exchange =
+            Exchange { downstream, rule: &rule, policies, target, received: &received, origin, is_grpc, deadline };
         exchange.run(parts, incoming, canonical.upgrade, client_upgrade, completion).await
     };
     match deadline {
@@ -166,6 +182,8 @@ struct Found<F> {
     /// `None` where there is no policy.
     policies: Option<Arc<Compiled<F>>>,
     matched_prefix: Option<usize>,
+    /// What trusted proxies say about the request.
+    origin: Option<Box<Origin>>,
 }
 
 /// Looks the request up in the configuration of this moment.
@@ -180,6 +198,16 @@ fn find_rule<F: FilterSet>(
     completion.is_logged = config.is_access_logged();
     let (table, listener) = config.listener(downstream.bind, downstream.handshake.as_ref(), &canonical.host)?;
     completion.listener = listener.cloned();
+    let client = listener.map(|listener| &listener.client);
+    if client.is_some_and(|client| !client.speaks(parts.version)) {
+        return Err(Reason::ProtocolDisabled.into());
+    }
+    let origin = client.and_then(|client| client.address()).zip(canonical.forwarding.as_deref());
+    let origin = origin.map(|(policy, forwarding)| forwarding.resolve(policy, downstream.client.address));
+    let origin = origin.transpose()?.flatten().map(Box::new);
+    if let Some(origin) = &origin {
+        completion.forwarded_for(origin.client.into());
+    }
     let view = RequestView {
         host: &canonical.host,
         path: parts.uri.path(),
@@ -193,7 +221,7 @@ fn find_rule<F: FilterSet>(
     completion.route = Some(rule.route.clone());
     completion.rule = Some(rule.label.clone());
     let policies = rule.policies.of(table.key());
-    Ok(Found { rule, policies, matched_prefix: matched.prefix })
+    Ok(Found { rule, policies, matched_prefix: matched.prefix, origin })
 }
 
 fn choose_target<'a, F: FilterSet>(
@@ -213,6 +241,7 @@ struct Exchange<'a, F: FilterSet> {
     policies: &'a Chain<F>,
     target: &'a Target<F>,
     received: &'a Received,
+    origin: Option<&'a Origin>,
     is_grpc: bool,
     /// When the client must have its answer.
     deadline: Option<Instant>,
@@ -256,8 +285,9 @@ impl<F: FilterSet> Exchange<'_, F> {
         let mut head = self.attempt_head(parts, completion);
         self.on_attempt(&mut head);
         finish_head(&mut head, protocol, upgrade)?;
-        let idle = self.downstream.worker.shared.limits.request_body_idle_timeout;
-        let body = RequestBody::new(incoming, idle, completion.upload.clone());
+        let listener = completion.listener.as_ref().map(|listener| &*listener.client.limits);
+        let limits = listener.unwrap_or(&self.downstream.limits);
+        let body = RequestBody::new(incoming, limits, completion.upload.clone());
         Ok(Box::new(Request::from_parts(head, body)))
     }
 
@@ -267,7 +297,11 @@ impl<F: FilterSet> Exchange<'_, F> {
         head.method = parts.method.clone();
         head.uri = parts.uri.clone();
         head.headers = std::mem::take(&mut parts.headers);
-        strict::forwarding_headers(&mut head.headers, &self.downstream.forwarded_for, self.downstream.scheme);
+        let (client, asked_for) = match self.origin {
+            None => (Cow::Borrowed(&self.downstream.forwarded_for), None),
+            Some(origin) => (Cow::Owned(strict::forwarded_for(origin.client)), origin.host.as_ref()),
+        };
+        strict::forwarding_headers(&mut head.headers, &client, self.received.scheme, asked_for);
         if let Some(span) = &completion.span {
             span.inject(&mut head.headers);
         }
@@ -490,7 +524,7 @@ impl AttemptFailure {
             Self::Timeout(_) => Reason::UpstreamTimeout,
             Self::Deadline(_) => Reason::DeadlineExceeded,
             Self::Send(SendFailure::Client(error)) => match error {
-                BodyError::Idle(_) | BodyError::Late => Reason::RequestTimeout,
+                BodyError::Idle(_) | BodyError::Slow | BodyError::Late => Reason::RequestTimeout,
                 BodyError::Broken(_) => Reason::RequestBodyError,
             },
             Self::Send(failure) => match failure.kind() {

@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod admin;
 #[cfg(test)]
+mod client_policies;
+#[cfg(test)]
 mod discovery;
 #[cfg(test)]
 mod failures;

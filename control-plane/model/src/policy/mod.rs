@@ -4,6 +4,7 @@
 //! one. Whoever a policy is attached to lists its key, so that a policy that is missing is known to be missing
 //! (`docs/adr/0006-policy-attachment.md`).
 
+mod client;
 mod merge;
 mod rate_limit;
 
@@ -12,6 +13,11 @@ use std::{
     fmt,
 };
 
+pub use client::{
+    CipherSuite, ClientAddress, ClientLimits, ClientSettings, ClientTimeouts, ClientTls, ForwardingHeader,
+    HttpProtocol, ProxyProtocol, TlsVersion, TransferRate, Trust,
+};
+use merge::plain;
 pub use merge::{Effective, Leveled, Settings, effective};
 pub use rate_limit::{ConcurrencyLimit, KeyPart, Missing, Quota, RateLimit, RateLimitSettings, Tiers};
 
@@ -22,16 +28,19 @@ use crate::ObjectName;
 pub enum PolicyKind {
     /// RateLimitPolicy.
     RateLimit,
+    /// ClientPolicy.
+    Client,
 }
 
 impl PolicyKind {
     /// Every kind.
-    pub const ALL: [Self; 1] = [Self::RateLimit];
+    pub const ALL: [Self; 2] = [Self::RateLimit, Self::Client];
 
     /// The word for it in keys, metrics and logs.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::RateLimit => "rate-limit",
+            Self::Client => "client",
         }
     }
 
@@ -44,6 +53,7 @@ impl PolicyKind {
     pub fn resource_kind(self) -> &'static str {
         match self {
             Self::RateLimit => "RateLimitPolicy",
+            Self::Client => "ClientPolicy",
         }
     }
 }
@@ -79,6 +89,8 @@ pub enum PolicySpec {
     Invalid,
     /// How much a client may ask for.
     RateLimit(Leveled<RateLimitSettings>),
+    /// What a listener grants its clients. Has no overrides, as nothing is below a listener.
+    Client(ClientSettings),
 }
 
 impl PolicySpec {
@@ -87,13 +99,14 @@ impl PolicySpec {
         match self {
             Self::Invalid => false,
             Self::RateLimit(levels) => levels.settings.is_disabled(),
+            Self::Client(settings) => settings.is_disabled(),
         }
     }
 
     /// The fields that it keeps those below from setting.
     pub fn overridden_fields(&self) -> BTreeSet<String> {
         match self {
-            Self::Invalid => BTreeSet::new(),
+            Self::Invalid | Self::Client(_) => BTreeSet::new(),
             Self::RateLimit(levels) => levels.overrides.as_ref().map_or_else(BTreeSet::new, fields),
         }
     }
@@ -103,6 +116,7 @@ impl PolicySpec {
         match self {
             Self::Invalid => BTreeSet::new(),
             Self::RateLimit(levels) => fields(&levels.settings),
+            Self::Client(settings) => fields(settings),
         }
     }
 }
@@ -122,11 +136,20 @@ pub fn sources<'a>(kind: PolicyKind, chain: impl IntoIterator<Item = &'a Policy>
         PolicyKind::RateLimit => {
             let levels = chain.filter_map(|policy| match &policy.spec {
                 PolicySpec::RateLimit(level) => Some((&policy.key, level)),
-                PolicySpec::Invalid => None,
+                _ => None,
             });
             effective(levels.collect::<Vec<_>>().into_iter()).sources
         }
+        PolicyKind::Client => effective_client(chain).sources,
     }
+}
+
+/// What the ClientPolicies among `chain` say together, the least specific first.
+pub fn effective_client<'a>(chain: impl IntoIterator<Item = &'a Policy>) -> Effective<ClientSettings> {
+    plain(chain.into_iter().filter_map(|policy| match &policy.spec {
+        PolicySpec::Client(settings) => Some((&policy.key, settings)),
+        _ => None,
+    }))
 }
 
 /// What a policy does with a request that it would refuse.

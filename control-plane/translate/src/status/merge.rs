@@ -37,7 +37,9 @@ pub fn merge_status(
     let mut status = before.clone();
     match kind {
         Kind::HttpRoute | Kind::GrpcRoute => merge.entries(&mut status, wanted, &PARENTS),
-        Kind::BackendTlsPolicy | Kind::RateLimitPolicy => merge.entries(&mut status, wanted, &ANCESTORS),
+        Kind::BackendTlsPolicy | Kind::RateLimitPolicy | Kind::ClientPolicy => {
+            merge.entries(&mut status, wanted, &ANCESTORS);
+        }
         _ if ours.status.is_null() => merge.withdraw(&mut status),
         _ => merge.object(&mut status, wanted, before),
     }

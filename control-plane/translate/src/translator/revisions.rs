@@ -57,7 +57,7 @@ impl Translator {
                 let service = self.inputs.service_of_slice(name);
                 service.map_or_else(Vec::new, |service| backends(&service, ResourceKey::Endpoints))
             }
-            Kind::RateLimitPolicy => kind
+            Kind::RateLimitPolicy | Kind::ClientPolicy => kind
                 .policy()
                 .map_or_else(Vec::new, |kind| vec![ResourceKey::Policy(PolicyKey { kind, name: name.clone() })]),
             Kind::GatewayClass

@@ -100,4 +100,5 @@ golden! {
     refused_by_proxy: Cluster,
     not_ours: Cluster,
     policies: Cluster,
+    client_policies: Cluster,
 }

@@ -29,6 +29,7 @@ pub fn object(value: Value) -> Object {
         "BackendTLSPolicy" => Object::BackendTlsPolicy(typed(value)),
         "GatewayConfig" => Object::GatewayConfig(typed(value)),
         "RateLimitPolicy" => Object::RateLimitPolicy(typed(value)),
+        "ClientPolicy" => Object::ClientPolicy(typed(value)),
         "Service" => Object::Service(typed(value)),
         "EndpointSlice" => Object::EndpointSlice(typed(value)),
         "Secret" => Object::Secret(typed(value)),
@@ -87,6 +88,7 @@ fn kind(text: &str) -> Kind {
         "Secret" => Kind::Secret,
         "HTTPRoute" => Kind::HttpRoute,
         "RateLimitPolicy" => Kind::RateLimitPolicy,
+        "ClientPolicy" => Kind::ClientPolicy,
         kind => panic!("cannot remove {kind} here"),
     }
 }

@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod client;
 #[cfg(test)]
+mod client_policies;
+#[cfg(test)]
 mod generated;
 #[cfg(test)]
 mod harness;

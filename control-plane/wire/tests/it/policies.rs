@@ -14,6 +14,7 @@ use proptest::{
 };
 
 use crate::{
+    client_policies as client,
     invalid::{UNKNOWN, refused},
     strategies::{duration, header_name, object_name, text},
 };
@@ -22,16 +23,18 @@ const POLICY: &str = "policy/rate-limit/shop/cart";
 
 /// Keys as an object lists them.
 pub fn keys() -> impl Strategy<Value = Vec<PolicyKey>> {
-    of(object_name())
-        .prop_map(|name| name.map(|name| PolicyKey { kind: PolicyKind::RateLimit, name }).into_iter().collect())
+    let key = |kind| of(object_name()).prop_map(move |name| name.map(|name| PolicyKey { kind, name }));
+    (key(PolicyKind::RateLimit), key(PolicyKind::Client))
+        .prop_map(|(one, other)| one.into_iter().chain(other).collect())
 }
 
 pub fn policy() -> impl Strategy<Value = Policy> {
     let spec = prop_oneof![
-        1 => Just(PolicySpec::Invalid),
-        9 => leveled(rate_limit_settings()).prop_map(PolicySpec::RateLimit),
+        1 => Just((PolicyKind::RateLimit, PolicySpec::Invalid)),
+        9 => leveled(rate_limit_settings()).prop_map(|levels| (PolicyKind::RateLimit, PolicySpec::RateLimit(levels))),
+        9 => client::settings().prop_map(|settings| (PolicyKind::Client, PolicySpec::Client(settings))),
     ];
-    (object_name(), spec).prop_map(|(name, spec)| Policy { key: PolicyKey { kind: PolicyKind::RateLimit, name }, spec })
+    (object_name(), spec).prop_map(|(name, (kind, spec))| Policy { key: PolicyKey { kind, name }, spec })
 }
 
 fn leveled<S: std::fmt::Debug>(settings: BoxedStrategy<S>) -> impl Strategy<Value = Leveled<S>> {

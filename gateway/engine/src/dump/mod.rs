@@ -2,6 +2,7 @@
 //!
 //! Invariant: no private key, and no value of a header that carries credentials.
 
+mod client_policy;
 mod policy;
 
 use control_plane_model::{

@@ -10,6 +10,7 @@ pub(super) fn spec(spec: &PolicySpec) -> Value {
     match spec {
         PolicySpec::Invalid => json!({ "invalid": true }),
         PolicySpec::RateLimit(levels) => leveled(levels, rate_limit),
+        PolicySpec::Client(settings) => super::client_policy::settings(settings),
     }
 }
 
@@ -22,7 +23,7 @@ fn leveled<S>(levels: &Leveled<S>, settings: impl Fn(&S) -> Value) -> Value {
 }
 
 /// An object of those fields that have a value.
-fn present<const N: usize>(fields: [(&str, Option<Value>); N]) -> Value {
+pub(super) fn present<const N: usize>(fields: [(&str, Option<Value>); N]) -> Value {
     let present = fields.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?)));
     present.collect::<Map<_, _>>().into()
 }

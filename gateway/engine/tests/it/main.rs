@@ -1,6 +1,8 @@
 //! Tests against a running engine, over loopback.
 
 #[cfg(test)]
+mod clients;
+#[cfg(test)]
 mod harness;
 #[cfg(test)]
 mod panic;

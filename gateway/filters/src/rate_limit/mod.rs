@@ -87,7 +87,7 @@ impl TokenLimit {
 pub fn compile(levels: &[Arc<Policy>], state: &State) -> Result<Vec<RateLimit>, InvalidPolicy> {
     let chain = levels.iter().filter_map(|policy| match &policy.spec {
         PolicySpec::RateLimit(level) => Some((&policy.key, level)),
-        PolicySpec::Invalid => None,
+        _ => None,
     });
     let chain: Vec<(&PolicyKey, &Leveled<RateLimitSettings>)> = chain.collect();
     let merged = effective(chain.into_iter());

@@ -13,7 +13,7 @@ use super::{
 };
 
 /// The kinds that a folder may hold, with their versions.
-const KINDS: [(Kind, &[&str]); 14] = [
+const KINDS: [(Kind, &[&str]); 15] = [
     (Kind::GatewayClass, &["gateway.networking.k8s.io/v1", "gateway.networking.k8s.io/v1beta1"]),
     (Kind::Gateway, &["gateway.networking.k8s.io/v1", "gateway.networking.k8s.io/v1beta1"]),
     (Kind::ListenerSet, &["gateway.networking.k8s.io/v1"]),
@@ -23,6 +23,7 @@ const KINDS: [(Kind, &[&str]); 14] = [
     (Kind::BackendTlsPolicy, &["gateway.networking.k8s.io/v1"]),
     (Kind::GatewayConfig, &["nebula.dev/v1alpha1"]),
     (Kind::RateLimitPolicy, &["nebula.dev/v1alpha1"]),
+    (Kind::ClientPolicy, &["nebula.dev/v1alpha1"]),
     (Kind::Service, &["v1"]),
     (Kind::EndpointSlice, &["discovery.k8s.io/v1"]),
     (Kind::Secret, &["v1"]),
@@ -184,6 +185,7 @@ fn object(kind: Kind, document: &Node) -> Result<Object, Vec<FieldError>> {
         Kind::BackendTlsPolicy => Object::BackendTlsPolicy(typed(kind, document)?),
         Kind::GatewayConfig => Object::GatewayConfig(typed(kind, document)?),
         Kind::RateLimitPolicy => Object::RateLimitPolicy(typed(kind, document)?),
+        Kind::ClientPolicy => Object::ClientPolicy(typed(kind, document)?),
         Kind::Service => Object::Service(typed(kind, document)?),
         Kind::EndpointSlice => Object::EndpointSlice(typed(kind, document)?),
         Kind::Secret => {

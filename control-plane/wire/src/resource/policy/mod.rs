@@ -1,5 +1,6 @@
 //! Policies, and the keys by which other objects name them.
 
+mod client;
 mod rate_limit;
 
 use std::collections::BTreeMap;
@@ -16,6 +17,7 @@ pub(super) fn to_wire(policy: &Policy) -> proto::Policy {
             settings: Some(rate_limit::to_wire(&levels.settings)),
             overrides: levels.overrides.as_ref().map(rate_limit::to_wire),
         }),
+        PolicySpec::Client(settings) => Spec::Client(client::to_wire(settings)),
     };
     proto::Policy { spec: Some(spec) }
 }
@@ -26,6 +28,8 @@ pub(super) fn from_wire(key: PolicyKey, wire: proto::Policy) -> Result<Policy, I
         (Spec::RateLimit(wire), PolicyKind::RateLimit) => {
             PolicySpec::RateLimit(leveled(wire.settings, wire.overrides, rate_limit::from_wire).field("rate_limit")?)
         }
+        (Spec::Client(wire), PolicyKind::Client) => PolicySpec::Client(client::from_wire(wire).field("client")?),
+        _ => return Err(InvalidResource::new("is not of the kind that the key names")).field("spec"),
     };
     Ok(Policy { key, spec })
 }
