@@ -30,32 +30,24 @@ fn networks() -> impl Strategy<Value = Arc<[Network]>> {
     vec(network.prop_map(|text| text.parse().unwrap()), 1..4).prop_map(Arc::from)
 }
 
-fn timeouts() -> impl Strategy<Value = ClientTimeouts> {
+fn timeouts() -> BoxedStrategy<ClientTimeouts> {
     let time = || of(duration().prop_map(|duration| duration.max(Duration::from_nanos(1))));
-    (time(), time(), time(), time(), time()).prop_map(
-        |(request_head, request_body_idle, response_idle, connection_idle, tls_handshake)| ClientTimeouts {
+    (time(), time(), time(), time(), time())
+        .prop_map(|(request_head, request_body_idle, response_idle, connection_idle, tls_handshake)| ClientTimeouts {
             request_head,
             request_body_idle,
             response_idle,
             connection_idle,
             tls_handshake,
-        },
-    )
+        })
+        .boxed()
 }
 
-fn limits() -> impl Strategy<Value = ClientLimits> {
+fn limits() -> BoxedStrategy<ClientLimits> {
     let each = || of(number());
-    (each(), each(), each(), each(), each(), each(), each()).prop_map(
-        |(
-            head_bytes,
-            headers,
-            uri_bytes,
-            concurrent_streams,
-            connections,
-            connections_per_client,
-            requests_per_connection,
-        )| {
-            ClientLimits {
+    (each(), each(), each(), each(), each(), each(), each())
+        .prop_map(
+            |(
                 head_bytes,
                 headers,
                 uri_bytes,
@@ -63,42 +55,43 @@ fn limits() -> impl Strategy<Value = ClientLimits> {
                 connections,
                 connections_per_client,
                 requests_per_connection,
-            }
-        },
-    )
+            )| {
+                ClientLimits {
+                    head_bytes,
+                    headers,
+                    uri_bytes,
+                    concurrent_streams,
+                    connections,
+                    connections_per_client,
+                    requests_per_connection,
+                }
+            },
+        )
+        .boxed()
 }
 
-fn tls() -> impl Strategy<Value = ClientTls> {
+fn tls() -> BoxedStrategy<ClientTls> {
     let version = || of(select(vec![TlsVersion::Tls12, TlsVersion::Tls13]));
     let suites = of(subsequence(CipherSuite::ALL.to_vec(), 1..=CipherSuite::ALL.len()).prop_shuffle());
     let alpn = of(subsequence(HttpProtocol::ALL.to_vec(), 1..=2).prop_shuffle());
-    (version(), version(), suites, alpn).prop_map(|(minimum, maximum, cipher_suites, alpn)| ClientTls {
-        minimum,
-        maximum,
-        cipher_suites,
-        alpn,
-    })
+    (version(), version(), suites, alpn)
+        .prop_map(|(minimum, maximum, cipher_suites, alpn)| ClientTls { minimum, maximum, cipher_suites, alpn })
+        .boxed()
 }
 
-/// Any settings.
-pub fn settings() -> impl Strategy<Value = ClientSettings> {
+/// Any settings. Boxed in parts, as what is made of parts in place takes a lot of the stack.
+pub fn settings() -> BoxedStrategy<ClientSettings> {
     let rate = (number(), duration()).prop_map(|(bytes_per_second, grace)| TransferRate { bytes_per_second, grace });
     let protocols = subsequence(HttpProtocol::ALL.to_vec(), 1..=2).prop_map(|list| list.into_iter().collect());
     let trust = prop_oneof![number().prop_map(Trust::Hops), networks().prop_map(Trust::Networks)];
     let address = (trust, select(vec![ForwardingHeader::XForwardedFor, ForwardingHeader::Forwarded]))
         .prop_map(|(trust, header)| ClientAddress { trust, header });
     let proxy = prop_oneof![Just(ProxyProtocol::Disabled), networks().prop_map(ProxyProtocol::Required)];
-    (timeouts(), limits(), of(rate), of(protocols), tls(), of(address), of(proxy)).prop_map(
-        |(timeouts, limits, minimum_transfer_rate, protocols, tls, client_address, proxy_protocol)| ClientSettings {
-            timeouts,
-            limits,
-            minimum_transfer_rate,
-            protocols,
-            tls,
-            client_address,
-            proxy_protocol,
-        },
-    )
+    (timeouts(), limits(), of(rate), of(protocols), tls(), of(address), of(proxy))
+        .prop_map(|(timeouts, limits, minimum_transfer_rate, protocols, tls, client_address, proxy_protocol)| {
+            ClientSettings { timeouts, limits, minimum_transfer_rate, protocols, tls, client_address, proxy_protocol }
+        })
+        .boxed()
 }
 
 fn check(policy: proto::ClientPolicy, error: &str) {

@@ -34,7 +34,7 @@ pub fn policy() -> impl Strategy<Value = Policy> {
         9 => leveled(rate_limit_settings()).prop_map(|levels| (PolicyKind::RateLimit, PolicySpec::RateLimit(levels))),
         9 => client::settings().prop_map(|settings| (PolicyKind::Client, PolicySpec::Client(settings))),
     ];
-    (object_name(), spec).prop_map(|(name, (kind, spec))| Policy { key: PolicyKey { kind, name }, spec })
+    (object_name(), spec.boxed()).prop_map(|(name, (kind, spec))| Policy { key: PolicyKey { kind, name }, spec })
 }
 
 fn leveled<S: std::fmt::Debug>(settings: BoxedStrategy<S>) -> impl Strategy<Value = Leveled<S>> {
