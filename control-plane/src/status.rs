@@ -13,7 +13,7 @@ use std::{sync::Arc, time::Duration};
 
 use control_plane_translate::{Kind, StatusUpdate, merge_status};
 use crds::{
-    ClientPolicy, GatewayConfig, RateLimitPolicy,
+    BackendPolicy, ClientPolicy, GatewayConfig, RateLimitPolicy, RequestValidationPolicy,
     gateway_api::{BackendTLSPolicy, GRPCRoute, Gateway, GatewayClass, HTTPRoute, ListenerSet},
 };
 use jiff::Timestamp;
@@ -195,6 +195,8 @@ fn resource(kind: Kind) -> Option<ApiResource> {
         Kind::BackendTlsPolicy => ApiResource::erase::<BackendTLSPolicy>(&()),
         Kind::GatewayConfig => ApiResource::erase::<GatewayConfig>(&()),
         Kind::RateLimitPolicy => ApiResource::erase::<RateLimitPolicy>(&()),
+        Kind::BackendPolicy => ApiResource::erase::<BackendPolicy>(&()),
+        Kind::RequestValidationPolicy => ApiResource::erase::<RequestValidationPolicy>(&()),
         Kind::ClientPolicy => ApiResource::erase::<ClientPolicy>(&()),
         Kind::ReferenceGrant
         | Kind::Service

@@ -77,11 +77,14 @@ pub fn sources() -> Vec<Source> {
         Kind::BackendTlsPolicy,
         Kind::GatewayConfig,
         Kind::RateLimitPolicy,
+        Kind::BackendPolicy,
+        Kind::RequestValidationPolicy,
         Kind::ClientPolicy,
         Kind::Service,
         Kind::EndpointSlice,
         Kind::Secret,
         Kind::Namespace,
+        Kind::ConfigMap,
     ];
     kinds.into_iter().map(Source::Kind).chain([Source::Provisioned, Source::Reports]).collect()
 }
@@ -104,11 +107,11 @@ pub struct Context {
 /// Starts the watch of every kind that the translator reads.
 pub fn start(context: &Context, tasks: &Tasks) {
     use crds::{
-        ClientPolicy, GatewayConfig, RateLimitPolicy,
+        BackendPolicy, ClientPolicy, GatewayConfig, RateLimitPolicy, RequestValidationPolicy,
         gateway_api::{BackendTLSPolicy, GRPCRoute, Gateway, GatewayClass, HTTPRoute, ListenerSet, ReferenceGrant},
     };
     use k8s_openapi::api::{
-        core::v1::{Namespace, Secret, Service},
+        core::v1::{ConfigMap, Namespace, Secret, Service},
         discovery::v1::EndpointSlice,
     };
     tasks.spawn("watch bundle version", bundle::watch(context.clone()));
@@ -123,11 +126,16 @@ pub fn start(context: &Context, tasks: &Tasks) {
     spawn::<BackendTLSPolicy>("watch BackendTLSPolicy", context, tasks, watching());
     spawn::<GatewayConfig>("watch GatewayConfig", context, tasks, watching());
     spawn::<RateLimitPolicy>("watch RateLimitPolicy", context, tasks, watching());
+    spawn::<BackendPolicy>("watch BackendPolicy", context, tasks, watching());
+    spawn::<RequestValidationPolicy>("watch RequestValidationPolicy", context, tasks, watching());
     spawn::<ClientPolicy>("watch ClientPolicy", context, tasks, watching());
     spawn::<Service>("watch Service", context, tasks, watching());
     spawn::<EndpointSlice>("watch EndpointSlice", context, tasks, watching());
     spawn::<Secret>("watch Secret", context, tasks, certificates);
     spawn::<Namespace>("watch Namespace", context, tasks, watching());
+    // Each namespace has one with the API server's certificate, which no policy reads.
+    let documents = watching().fields("metadata.name!=kube-root-ca.crt");
+    spawn::<ConfigMap>("watch ConfigMap", context, tasks, documents);
 }
 
 fn spawn<K: Watched>(task: &'static str, context: &Context, tasks: &Tasks, config: watcher::Config) {

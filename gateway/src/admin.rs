@@ -1,21 +1,30 @@
-//! The admin port: what the process holds, for someone on the same machine. Loopback only, read only.
+//! The admin port: what the process holds, for someone on the same machine, and the breakers of backends to overrule.
+//! Loopback only.
 //!
-//! Invariant: it shows no secret. A request that names another host than this machine is refused: a web page must not
-//! reach it through a name that it makes point here (DNS rebinding).
+//! Invariants: it shows no secret. A request that names another host than this machine is refused: a web page must not
+//! reach it through a name that it makes point here (DNS rebinding). What changes something is refused where a browser
+//! sends it for any page, this one too (cross-site request forgery).
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, num::NonZeroU16};
 
 use axum::{
     Json, Router,
-    extract::{Request, State},
-    http::{StatusCode, header},
+    extract::{DefaultBodyLimit, Path, Query, Request, State},
+    http::{HeaderMap, StatusCode, header},
     middleware::{self, Next},
     response::{IntoResponse, Response},
-    routing::get,
+    routing::{get, post},
 };
+use control_plane_files::Problem;
+use control_plane_model::{BackendKey, ObjectName};
+use gateway_engine::BreakerCommand;
 use kit_process::tasks::Tasks;
+use serde::Deserialize;
 
-use crate::{engine::Proxy, problems::Problem, problems::Problems};
+use crate::{engine::Proxy, problems::Problems};
+
+/// The longest command, in bytes.
+const MAX_COMMAND: usize = 64;
 
 /// Why the admin port does not open.
 #[derive(Debug, thiserror::Error)]
@@ -49,7 +58,11 @@ pub async fn serve(
     let router = Router::new()
         .route("/", get(|| async { INDEX }))
         .route("/config", get(config))
+        .route("/explain", get(explain))
         .route("/problems", get(list_problems))
+        .route("/backends", get(backends))
+        .route("/backends/{namespace}/{service}/{port}/breaker", post(force_breaker))
+        .layer(DefaultBodyLimit::max(MAX_COMMAND))
         .layer(middleware::from_fn(only_this_machine))
         .with_state(Admin { proxy, problems });
     // It answers through the drain and ends with the runtime.
@@ -65,15 +78,61 @@ pub async fn serve(
 const INDEX: &str = "\
 Nebula gateway
 /config    what is served now, as JSON, without private keys
+/explain?route=http/NAMESPACE/NAME  what acts on a route, policies merged, as JSON (also grpc/…)
 /problems  what is wrong with the configuration, as JSON
+/backends  backends with a policy: breakers, limits, endpoints, as JSON
+POST /backends/<namespace>/<service>/<port>/breaker  with the body open, closed or auto: overrules a circuit breaker
 ";
 
 async fn config(State(admin): State<Admin>) -> Json<serde_json::Value> {
     Json(admin.proxy.dump().await)
 }
 
+#[derive(Deserialize)]
+struct Explain {
+    route: String,
+}
+
+async fn explain(State(admin): State<Admin>, Query(wanted): Query<Explain>) -> Response {
+    let Some(key) = control_plane_dump::route_key(&wanted.route) else {
+        return (StatusCode::BAD_REQUEST, "route: want http/NAMESPACE/NAME or grpc/NAMESPACE/NAME\n").into_response();
+    };
+    match admin.proxy.explain(&key).await {
+        Some(explanation) => Json(explanation).into_response(),
+        None => (StatusCode::NOT_FOUND, "no such route is in force\n").into_response(),
+    }
+}
+
 async fn list_problems(State(admin): State<Admin>) -> Json<Vec<Problem>> {
     Json(admin.problems.list())
+}
+
+async fn backends(State(admin): State<Admin>) -> Json<serde_json::Value> {
+    Json(admin.proxy.backends())
+}
+
+/// 204; 400 for another command, 404 where there is no such breaker.
+async fn force_breaker(
+    State(admin): State<Admin>,
+    Path((namespace, service, port)): Path<(String, String, NonZeroU16)>,
+    headers: HeaderMap,
+    command: String,
+) -> Response {
+    // Browsers send these with what a page makes them send, and nothing else does.
+    if headers.contains_key(header::ORIGIN) || headers.contains_key("sec-fetch-site") {
+        return (StatusCode::FORBIDDEN, "not from a web page\n").into_response();
+    }
+    let command = match command.trim() {
+        "open" => BreakerCommand::Open,
+        "closed" => BreakerCommand::Closed,
+        "auto" => BreakerCommand::Auto,
+        _ => return (StatusCode::BAD_REQUEST, "the body must be open, closed or auto\n").into_response(),
+    };
+    let key = BackendKey { service: ObjectName::new(namespace, service), port };
+    match admin.proxy.force_breaker(&key, command) {
+        Ok(()) => StatusCode::NO_CONTENT.into_response(),
+        Err(error) => (StatusCode::NOT_FOUND, format!("{error}\n")).into_response(),
+    }
 }
 
 async fn only_this_machine(request: Request, next: Next) -> Response {

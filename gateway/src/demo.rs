@@ -1,6 +1,7 @@
 //! The demo backend: a tiny HTTP server inside the gateway, so that the quickstart needs nothing else.
 //!
-//! Only standalone mode has it, only on loopback, and only for Services that ask for it by [`ANNOTATION`].
+//! Only standalone mode has it, only on loopback, and only for Services that ask for it by
+//! [`control_plane_files::demo_backend::ANNOTATION`].
 
 use std::{convert::Infallible, net::SocketAddr};
 
@@ -8,17 +9,7 @@ use bytes::Bytes;
 use http::{HeaderValue, Request, Response, header};
 use http_body_util::Full;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use k8s_openapi::{
-    api::{
-        core::v1::Service,
-        discovery::v1::{Endpoint, EndpointPort, EndpointSlice},
-    },
-    apimachinery::pkg::apis::meta::v1::ObjectMeta,
-};
 use kit_process::tasks::Tasks;
-
-/// The annotation of a Service that the demo backend serves: `"true"`.
-pub const ANNOTATION: &str = "nebula.dev/demo-backend";
 
 /// Opens the demo backend on a free loopback port and serves it as a task of `tasks`, HTTP/1.1 and h2c.
 ///
@@ -68,43 +59,6 @@ fn answer<B>(request: &Request<B>) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::from(format!("{text:#}\n")));
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
-}
-
-/// Whether the Service asks for the demo backend.
-pub fn is_asked_for(service: &Service) -> bool {
-    service
-        .metadata
-        .annotations
-        .as_ref()
-        .and_then(|annotations| annotations.get(ANNOTATION))
-        .is_some_and(|value| value == "true")
-}
-
-/// The EndpointSlice that leads every port of `service` to the demo backend at `address`.
-pub fn endpoint_slice(service: &Service, address: SocketAddr) -> EndpointSlice {
-    let service_name = service.metadata.name.clone().unwrap_or_default();
-    let ports = service.spec.iter().flat_map(|spec| spec.ports.iter().flatten()).map(|port| EndpointPort {
-        name: port.name.clone(),
-        port: Some(address.port().into()),
-        protocol: port.protocol.clone(),
-        app_protocol: port.app_protocol.clone(),
-    });
-    EndpointSlice {
-        metadata: ObjectMeta {
-            name: Some(slice_name(&service_name)),
-            namespace: service.metadata.namespace.clone(),
-            labels: Some([("kubernetes.io/service-name".to_owned(), service_name)].into()),
-            ..ObjectMeta::default()
-        },
-        address_type: if address.is_ipv4() { "IPv4" } else { "IPv6" }.to_owned(),
-        endpoints: vec![Endpoint { addresses: vec![address.ip().to_string()], ..Endpoint::default() }],
-        ports: Some(ports.collect()),
-    }
-}
-
-/// The slice's name. No user's object has it: a file's object must be a DNS name.
-pub fn slice_name(service: &str) -> String {
-    format!("{service}:demo-backend")
 }
 
 #[cfg(test)]

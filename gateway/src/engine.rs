@@ -2,15 +2,16 @@
 
 use std::{num::NonZeroUsize, sync::Arc, time::Duration};
 
-use control_plane_model::{Delta, ListenerKey};
+use control_plane_model::{BackendKey, Delta, ListenerKey, RouteKey};
 use gateway_engine::{
-    EngineOptions, Refused,
+    BreakerCommand, EngineOptions, NoBreaker, Refused,
     limits::Limits,
     telemetry::{AccessLog, ConfigOutcome, DEFAULT_CAPACITY, Metrics, Telemetry, Tracing},
 };
 use gateway_filters::Filters;
 use kit_process::{
     clock::{Clock as _, SystemClock},
+    drain::Drain,
     tasks::Tasks,
 };
 use prometheus_client::registry::Registry;
@@ -84,6 +85,28 @@ impl Proxy {
     /// The configuration in force, without secrets.
     pub async fn dump(&self) -> serde_json::Value {
         self.engine.dump().await
+    }
+
+    /// What acts on a route that is in force, without secrets.
+    pub async fn explain(&self, route: &RouteKey) -> Option<serde_json::Value> {
+        self.engine.explain(route).await
+    }
+
+    /// The backends that have a policy, with its state.
+    pub fn backends(&self) -> serde_json::Value {
+        self.engine.backends()
+    }
+
+    /// Puts a backend's circuit breaker in the state that an operator asks for.
+    ///
+    /// # Errors: there is no such backend, or it has no breaker.
+    pub fn force_breaker(&self, key: &BackendKey, command: BreakerCommand) -> Result<(), NoBreaker> {
+        self.engine.force_breaker(key, command)
+    }
+
+    /// Asks endpoints whether they are well and judges their rates, until `drain`.
+    pub(crate) async fn watch_backends(self, drain: Drain) {
+        self.engine.watch_backends(drain).await;
     }
 
     /// Lets requests end within `limit`, then writes out what was said about them.

@@ -87,6 +87,7 @@ pub async fn run(settings: Settings, mut registry: Registry, terminated: impl As
         .await
         .map_err(|source| StartError::Telemetry { source })?;
 
+    tasks.spawn("backends", proxy.clone().watch_backends(sources_drain.clone()));
     match (&settings.source, discovery_metrics) {
         (Source::Discovery(options), metrics) => {
             let metrics = metrics.unwrap_or_default();

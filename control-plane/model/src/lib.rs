@@ -29,12 +29,16 @@ pub use listener::{Listener, ListenerProtocol, TlsTermination};
 pub use matching::{HeaderMatch, InvalidRegex, PathMatch, QueryMatch, Regex, RouteMatch, ValueMatch};
 pub use network::{InvalidNetwork, Network};
 pub use policy::{
-    CipherSuite, ClientAddress, ClientLimits, ClientSettings, ClientTimeouts, ClientTls, ForwardingHeader,
-    HttpProtocol, ProxyProtocol, TlsVersion, TransferRate, Trust, effective_client,
+    AdaptiveLimit, BackendOptions, BackendSettings, BackendTimeouts, Balance, BreakerWindow, CircuitBreaker,
+    ConcurrencyLimit, ConcurrencyLimits, Effective, Ejection, FailurePercentage, Failures, Fallback, FallbackResponse,
+    HalfOpen, HashKey, HealthCheck, HealthProbe, Inherited, InvalidBackendSettings, KeyPart, Leveled, LocalFailure,
+    Missing, Mode, OpenTime, OutlierDetection, Policy, PolicyKey, PolicyKind, PolicySpec, Quota, RateLimit,
+    RateLimitSettings, Retries, RetryBudget, Settings, SlowCalls, StatusRange, SuccessRate, Tiers, ValidationSettings,
+    effective, merged, sources, validation,
 };
 pub use policy::{
-    ConcurrencyLimit, Effective, KeyPart, Leveled, Missing, Mode, Policy, PolicyKey, PolicyKind, PolicySpec, Quota,
-    RateLimit, RateLimitSettings, Settings, Tiers, effective, sources,
+    CipherSuite, ClientAddress, ClientLimits, ClientSettings, ClientTimeouts, ClientTls, ForwardingHeader,
+    HttpProtocol, ProxyProtocol, TlsVersion, TransferRate, Trust, effective_client,
 };
 pub use route::{
     AttachedHost, Attachment, BackendTarget, Route, Rule, RuleAction, Timeouts, Unavailable, WeightedBackend,

@@ -4,11 +4,11 @@ use std::{fmt::Debug, sync::Arc};
 
 use control_plane_translate::{Kind, Object};
 use crds::{
-    ClientPolicy, GatewayConfig, RateLimitPolicy,
+    BackendPolicy, ClientPolicy, GatewayConfig, RateLimitPolicy, RequestValidationPolicy,
     gateway_api::{BackendTLSPolicy, GRPCRoute, Gateway, GatewayClass, HTTPRoute, ListenerSet, ReferenceGrant},
 };
 use k8s_openapi::api::{
-    core::v1::{Namespace, Secret, Service},
+    core::v1::{ConfigMap, Namespace, Secret, Service},
     discovery::v1::EndpointSlice,
 };
 use kube::Resource;
@@ -63,6 +63,8 @@ with_status! {
     BackendTLSPolicy => BackendTlsPolicy, required: false;
     GatewayConfig => GatewayConfig, required: false;
     RateLimitPolicy => RateLimitPolicy, required: false;
+    BackendPolicy => BackendPolicy, required: false;
+    RequestValidationPolicy => RequestValidationPolicy, required: false;
     ClientPolicy => ClientPolicy, required: false;
 }
 
@@ -87,4 +89,5 @@ without_status! {
     EndpointSlice => EndpointSlice, required: true, generation: false;
     Secret => Secret, required: true, generation: false;
     Namespace => Namespace, required: true, generation: false;
+    ConfigMap => ConfigMap, required: false, generation: false;
 }

@@ -6,14 +6,14 @@ use std::{
     sync::Arc,
 };
 
-use control_plane_model::{GatewayKey, ObjectName, PolicyKey, PolicyKind, ResourceKey};
+use control_plane_model::{GatewayKey, ObjectName, PolicyKey, ResourceKey};
 use crds::{
     GatewayConfig,
     gateway_api::{BackendTLSPolicy, GRPCRoute, Gateway, GatewayClass, HTTPRoute, ListenerSet, ReferenceGrant},
 };
 use k8s_openapi::{
     api::{
-        core::v1::{Secret, Service},
+        core::v1::{ConfigMap, Secret, Service},
         discovery::v1::EndpointSlice,
     },
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
@@ -44,6 +44,7 @@ pub(crate) struct Inputs {
     pub(crate) services: Store<Service>,
     pub(crate) secrets: Store<Secret>,
     pub(crate) policies: Policies,
+    config_maps: Store<ConfigMap>,
     pub(crate) provisioned: BTreeMap<GatewayKey, Provisioned>,
     pub(crate) reports: BTreeMap<GatewayKey, BTreeMap<ResourceKey, String>>,
     grants: Store<ReferenceGrant>,
@@ -72,8 +73,12 @@ impl Inputs {
             Object::ReferenceGrant(new) => put(&mut self.grants, name, new, |a, b| a.spec == b.spec),
             Object::BackendTlsPolicy(new) => put(&mut self.tls_policies, name, new, |a, b| a.spec == b.spec),
             Object::GatewayConfig(new) => put(&mut self.configs, name, new, |a, b| a.spec == b.spec),
-            Object::RateLimitPolicy(new) => self.policies.upsert(name, PolicyObject::RateLimit(new)),
-            Object::ClientPolicy(new) => self.policies.upsert(name, PolicyObject::Client(new)),
+            Object::BackendPolicy(new) => self.policies.upsert(name, PolicyObject::Backend(new), &self.config_maps),
+            Object::RateLimitPolicy(new) => self.policies.upsert(name, PolicyObject::RateLimit(new), &self.config_maps),
+            Object::RequestValidationPolicy(new) => {
+                self.policies.upsert(name, PolicyObject::RequestValidation(new), &self.config_maps)
+            }
+            Object::ClientPolicy(new) => self.policies.upsert(name, PolicyObject::Client(new), &self.config_maps),
             Object::Service(new) => put(&mut self.services, name, new, |a, b| a.spec == b.spec),
             Object::Secret(new) => {
                 put(&mut self.secrets, name, new, |a, b| a.data == b.data && a.string_data == b.string_data)
@@ -83,8 +88,13 @@ impl Inputs {
                 let labels = new.metadata.labels.clone().unwrap_or_default();
                 self.namespaces.insert(name.name, labels.clone()) != Some(labels)
             }
-            Object::ConfigMap(_) => false,
+            Object::ConfigMap(new) => put(&mut self.config_maps, name, new, |a, b| a.data == b.data),
         }
+    }
+
+    /// Reads a policy again, as a ConfigMap that it reads is different; whether it says something else now.
+    pub(crate) fn read_policy_again(&mut self, key: &PolicyKey) -> bool {
+        self.policies.read_again(key, &self.config_maps)
     }
 
     fn upsert_slice(&mut self, name: ObjectName, new: Arc<EndpointSlice>) -> bool {
@@ -115,15 +125,15 @@ impl Inputs {
             Kind::GrpcRoute => self.grpc_routes.remove(name).is_some(),
             Kind::ReferenceGrant => self.grants.remove(name).is_some(),
             Kind::BackendTlsPolicy => self.tls_policies.remove(name).is_some(),
-            Kind::RateLimitPolicy => {
-                self.policies.remove(&PolicyKey { kind: PolicyKind::RateLimit, name: name.clone() })
+            Kind::RateLimitPolicy | Kind::RequestValidationPolicy | Kind::BackendPolicy | Kind::ClientPolicy => {
+                let Some(policy) = kind.policy() else { return false };
+                self.policies.remove(&PolicyKey { kind: policy, name: name.clone() })
             }
-            Kind::ClientPolicy => self.policies.remove(&PolicyKey { kind: PolicyKind::Client, name: name.clone() }),
             Kind::GatewayConfig => self.configs.remove(name).is_some(),
             Kind::Service => self.services.remove(name).is_some(),
             Kind::Secret => self.secrets.remove(name).is_some(),
             Kind::Namespace => self.namespaces.remove(&name.name).is_some(),
-            Kind::ConfigMap => false,
+            Kind::ConfigMap => self.config_maps.remove(name).is_some(),
             Kind::EndpointSlice => {
                 let slice = self.slices.remove(name);
                 if let Some(service) = slice.as_deref().and_then(slice_service) {
@@ -275,6 +285,7 @@ mod k8s_openapi_metadata {
         GatewayConfig,
         Service,
         EndpointSlice,
-        Secret
+        Secret,
+        ConfigMap
     );
 }

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use control_plane_model::{GatewayKey, ObjectName, PolicyKind, ResourceKey};
 use crds::{
-    ClientPolicy, GatewayConfig, RateLimitPolicy,
+    BackendPolicy, ClientPolicy, GatewayConfig, RateLimitPolicy, RequestValidationPolicy,
     gateway_api::{BackendTLSPolicy, GRPCRoute, Gateway, GatewayClass, HTTPRoute, ListenerSet, ReferenceGrant},
 };
 use k8s_openapi::{
@@ -36,6 +36,10 @@ pub enum Kind {
     GatewayConfig,
     /// `nebula.dev/v1alpha1` RateLimitPolicy.
     RateLimitPolicy,
+    /// `nebula.dev/v1alpha1` BackendPolicy.
+    BackendPolicy,
+    /// `nebula.dev/v1alpha1` RequestValidationPolicy.
+    RequestValidationPolicy,
     /// `nebula.dev/v1alpha1` ClientPolicy.
     ClientPolicy,
     /// Service.
@@ -63,6 +67,8 @@ impl Kind {
             Self::BackendTlsPolicy => "BackendTLSPolicy",
             Self::GatewayConfig => "GatewayConfig",
             Self::RateLimitPolicy => "RateLimitPolicy",
+            Self::BackendPolicy => "BackendPolicy",
+            Self::RequestValidationPolicy => "RequestValidationPolicy",
             Self::ClientPolicy => "ClientPolicy",
             Self::Service => "Service",
             Self::EndpointSlice => "EndpointSlice",
@@ -76,6 +82,8 @@ impl Kind {
     pub fn policy(self) -> Option<PolicyKind> {
         match self {
             Self::RateLimitPolicy => Some(PolicyKind::RateLimit),
+            Self::BackendPolicy => Some(PolicyKind::Backend),
+            Self::RequestValidationPolicy => Some(PolicyKind::RequestValidation),
             Self::ClientPolicy => Some(PolicyKind::Client),
             _ => None,
         }
@@ -85,6 +93,8 @@ impl Kind {
     pub fn of_policy(kind: PolicyKind) -> Self {
         match kind {
             PolicyKind::RateLimit => Self::RateLimitPolicy,
+            PolicyKind::Backend => Self::BackendPolicy,
+            PolicyKind::RequestValidation => Self::RequestValidationPolicy,
             PolicyKind::Client => Self::ClientPolicy,
         }
     }
@@ -122,6 +132,10 @@ pub enum Object {
     GatewayConfig(Arc<GatewayConfig>),
     /// See [`Kind::RateLimitPolicy`].
     RateLimitPolicy(Arc<RateLimitPolicy>),
+    /// See [`Kind::BackendPolicy`].
+    BackendPolicy(Arc<BackendPolicy>),
+    /// See [`Kind::RequestValidationPolicy`].
+    RequestValidationPolicy(Arc<RequestValidationPolicy>),
     /// See [`Kind::ClientPolicy`].
     ClientPolicy(Arc<ClientPolicy>),
     /// See [`Kind::Service`].
@@ -149,6 +163,8 @@ impl Object {
             Self::BackendTlsPolicy(_) => Kind::BackendTlsPolicy,
             Self::GatewayConfig(_) => Kind::GatewayConfig,
             Self::RateLimitPolicy(_) => Kind::RateLimitPolicy,
+            Self::BackendPolicy(_) => Kind::BackendPolicy,
+            Self::RequestValidationPolicy(_) => Kind::RequestValidationPolicy,
             Self::ClientPolicy(_) => Kind::ClientPolicy,
             Self::Service(_) => Kind::Service,
             Self::EndpointSlice(_) => Kind::EndpointSlice,
@@ -170,6 +186,8 @@ impl Object {
             Self::BackendTlsPolicy(object) => &object.metadata,
             Self::GatewayConfig(object) => &object.metadata,
             Self::RateLimitPolicy(object) => &object.metadata,
+            Self::BackendPolicy(object) => &object.metadata,
+            Self::RequestValidationPolicy(object) => &object.metadata,
             Self::ClientPolicy(object) => &object.metadata,
             Self::Service(object) => &object.metadata,
             Self::EndpointSlice(object) => &object.metadata,

@@ -89,8 +89,10 @@ pub struct Translator {
 struct Stale {
     topology: bool,
     routes: BTreeSet<RouteKey>,
-    /// Services whose ports, type or policies changed.
+    /// Services whose ports or type changed.
     services: BTreeSet<ObjectName>,
+    /// Services whose policies changed.
+    backends: BTreeSet<ObjectName>,
     /// Services whose endpoints changed.
     endpoints: BTreeSet<ObjectName>,
     /// Policies that are different, or are gone.
@@ -190,6 +192,7 @@ impl Translator {
                 self.mark_dependents(kind, &name, stale);
                 if self.inputs.upsert(object) {
                     self.mark(kind, &name, stale);
+                    self.change_readers(kind, &name, stale);
                 }
             }
             Change::Remove(kind, name) => {
@@ -203,6 +206,7 @@ impl Translator {
                 }
                 if self.inputs.remove(kind, &name) {
                     self.mark(kind, &name, stale);
+                    self.change_readers(kind, &name, stale);
                 }
             }
             Change::BundleVersion(version) => {
@@ -243,6 +247,8 @@ impl Translator {
             }
             Kind::Service => {
                 stale.services.insert(name.clone());
+                // Whether a policy has its target depends on the Service.
+                stale.statuses.extend(self.inputs.policies.all_on_service(name).map(|key| policy_object(&key)));
             }
             Kind::Secret => stale.topology |= self.topology.secrets.contains(name),
             Kind::Namespace => {
@@ -250,8 +256,8 @@ impl Translator {
                 self.mark_namespace(&name.name, stale);
             }
             Kind::EndpointSlice | Kind::BackendTlsPolicy => self.mark_dependents(kind, name, stale),
-            // What a policy changes is marked by `change_policy`.
-            Kind::ConfigMap | Kind::RateLimitPolicy | Kind::ClientPolicy => {}
+            // What a policy changes is marked by `change_policy`, and what a ConfigMap changes by `change_readers`.
+            _ => {}
         }
     }
 
@@ -261,6 +267,16 @@ impl Translator {
             Kind::EndpointSlice => stale.endpoints.extend(self.inputs.service_of_slice(name)),
             Kind::BackendTlsPolicy => stale.services.extend(self.inputs.targets_of_policy(name)),
             _ => {}
+        }
+    }
+
+    /// Reads the policies again that read a ConfigMap.
+    fn change_readers(&mut self, kind: Kind, name: &ObjectName, stale: &mut Stale) {
+        if kind != Kind::ConfigMap {
+            return;
+        }
+        for key in self.inputs.policies.readers(name) {
+            self.change_policy(&key, stale, |inputs| inputs.read_policy_again(&key));
         }
     }
 
@@ -284,8 +300,7 @@ impl Translator {
         }
         if key.kind == PolicyKind::Client {
             // What one of them says of its listeners depends on the others there, and on those of listeners beside them.
-            let others =
-                self.inputs.policies.all_where(|target| !matches!(target, Target::Route(_) | Target::Rule(..)));
+            let others = self.inputs.policies.all_where(Target::is_of_gateway);
             let others = others.iter().filter(|other| other.kind == PolicyKind::Client);
             stale.statuses.extend(others.map(policy_object));
         }
@@ -314,6 +329,9 @@ impl Translator {
             Target::ListenerSet(set) | Target::SetListener(set, _) => {
                 stale.listener_policies = true;
                 self.mark_children(&Parent::ListenerSet(set.clone()), stale);
+            }
+            Target::Service(service) | Target::ServicePort(service, _) => {
+                stale.backends.insert(service.clone());
             }
         }
     }

@@ -1,6 +1,8 @@
 //! Bodies on their way through: counted, bounded in time, and streamed with back-pressure (a frame is read only when
 //! the other side asks for one).
 
+mod kept;
+
 use std::{
     pin::Pin,
     sync::{
@@ -13,11 +15,13 @@ use std::{
 
 use bytes::Bytes;
 use control_plane_model::TransferRate;
+use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use kit_process::error::chain;
 use tokio::time::{Instant, Sleep};
 
+use self::kept::Kept;
 use crate::{exchange::Completion, limits::Limits, spawn::Pace, strict, upstream::Lease};
 
 /// Further away than any limit of a body.
@@ -35,27 +39,38 @@ pub(crate) enum BodyError {
     /// The peer sent less than it must.
     #[error("the body comes more slowly than it may")]
     Slow,
-    /// The attempt's time is over.
+    /// The time for it is over.
     #[error("not the whole body in time")]
     Late,
+    /// The client sends more than a filter allows.
+    #[error("larger than is allowed")]
+    TooLarge,
 }
 
 /// What is known of a request's body by all who have to do with its exchange.
 #[derive(Debug, Default)]
 pub(crate) struct Upload {
+    /// From the client.
     bytes: AtomicU64,
+    /// To the backend, of what was held before.
+    resent: AtomicU64,
     has_ended: AtomicBool,
     is_answered: AtomicBool,
     failure: OnceLock<BodyError>,
 }
 
 impl Upload {
-    /// Bytes that have passed.
+    /// Bytes that have come from the client.
     pub(crate) fn bytes(&self) -> u64 {
         self.bytes.load(Ordering::Relaxed)
     }
 
-    /// Notes bytes that have passed.
+    /// Changes whenever bytes move, from the client or to the backend.
+    pub(crate) fn moved(&self) -> u64 {
+        self.bytes() + self.resent.load(Ordering::Relaxed)
+    }
+
+    /// Notes bytes that have come.
     pub(crate) fn add(&self, bytes: u64) {
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
     }
@@ -76,14 +91,35 @@ impl Upload {
         self.is_answered.store(is_answered, Ordering::Relaxed);
     }
 
-    fn end(&self) {
+    /// Notes that nothing of it is left to send.
+    pub(crate) fn end(&self) {
         self.has_ended.store(true, Ordering::Relaxed);
+    }
+
+    fn is_answered(&self) -> bool {
+        self.is_answered.load(Ordering::Relaxed)
+    }
+
+    /// Notes that it is sent from its beginning once more.
+    fn restart(&self) {
+        self.has_ended.store(false, Ordering::Relaxed);
+    }
+
+    /// Notes that it broke off. The first failure counts, and there is only one.
+    fn fail(&self, error: &BodyError) {
+        drop(self.failure.set(error.clone()));
+    }
+
+    /// Notes bytes that were held and are sent.
+    fn resend(&self, bytes: usize, has_ended: bool) {
+        self.resent.fetch_add(bytes as u64, Ordering::Relaxed);
+        self.has_ended.store(has_ended, Ordering::Relaxed);
     }
 }
 
 /// A stream of frames, each of which must come within a limit, and all of them before the deadline.
 #[derive(Debug)]
-struct TimedBody<B = Incoming> {
+pub(crate) struct TimedBody<B = Incoming> {
     incoming: B,
     idle_timeout: Duration,
     deadline: Option<Instant>,
@@ -94,12 +130,23 @@ struct TimedBody<B = Incoming> {
 }
 
 impl<B: Body<Data = Bytes, Error: std::error::Error> + Unpin> TimedBody<B> {
-    fn new(incoming: B, idle_timeout: Duration, deadline: Option<Instant>) -> Self {
+    /// A client's body, at the client's pace.
+    pub(crate) fn from_client(incoming: B, pace: BodyPace, deadline: Option<Instant>) -> Self {
+        let rate = pace.rate.map(|rate| Box::new(RateCheck::new(rate)));
+        Self { rate, ..Self::new(incoming, pace.idle_timeout, deadline) }
+    }
+
+    pub(crate) fn new(incoming: B, idle_timeout: Duration, deadline: Option<Instant>) -> Self {
         Self { incoming, idle_timeout, deadline, rate: None, timer: None }
     }
 
+    /// What is left of it, without a limit.
+    pub(crate) fn into_inner(self) -> B {
+        self.incoming
+    }
+
     /// The next frame. Where the limit has passed and the pause `is_excused`, the limit begins anew.
-    fn poll_frame(
+    pub(crate) fn poll_frame(
         &mut self,
         context: &mut Context<'_>,
         mut is_excused: impl FnMut() -> bool,
@@ -142,6 +189,19 @@ impl<B: Body<Data = Bytes, Error: std::error::Error> + Unpin> TimedBody<B> {
 
     fn is_late(&self) -> bool {
         self.deadline.is_some_and(|deadline| deadline <= Instant::now())
+    }
+}
+
+/// How fast a client's body must come.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct BodyPace {
+    idle_timeout: Duration,
+    rate: Option<TransferRate>,
+}
+
+impl BodyPace {
+    pub(crate) fn new(limits: &Limits) -> Self {
+        Self { idle_timeout: limits.request_body_idle_timeout, rate: limits.minimum_transfer_rate }
     }
 }
 
@@ -189,26 +249,70 @@ impl RateCheck {
 /// A client's request body on its way to a backend.
 #[derive(Debug)]
 pub(crate) struct RequestBody {
-    /// `None` for a request without a body.
-    stream: Option<TimedBody>,
+    outgoing: Outgoing,
     upload: Arc<Upload>,
 }
 
-impl RequestBody {
-    /// Streams `incoming`, noting in `upload` how far it is.
-    pub(crate) fn new(incoming: Incoming, limits: &Limits, upload: Arc<Upload>) -> Self {
-        if incoming.is_end_stream() {
-            upload.end();
-            return Self { stream: None, upload };
-        }
-        let mut stream = TimedBody::new(incoming, limits.request_body_idle_timeout, None);
-        stream.rate = limits.minimum_transfer_rate.map(|rate| Box::new(RateCheck::new(rate)));
-        Self { stream: Some(stream), upload }
+/// Where the bytes of a request's body come from.
+#[derive(Debug)]
+pub(crate) enum Outgoing {
+    /// There is nothing to send.
+    Nothing,
+    /// The client, behind what was read `before`. More than `most` bytes of it end the request.
+    Stream { before: Bytes, body: TimedBody, most: u64 },
+    /// The client; what has come is kept, up to a limit, to be sent again.
+    Kept(Kept),
+    /// Memory. Not empty.
+    Whole { bytes: Bytes, trailers: Option<Box<HeaderMap>> },
+}
+
+/// What is given to the backend's connection at once of a body in memory: small enough that its progress is seen.
+const PIECE: usize = 64 << 10;
+
+impl Outgoing {
+    /// A body in memory.
+    pub(crate) fn whole(bytes: Bytes, trailers: Option<Box<HeaderMap>>) -> Self {
+        if bytes.is_empty() && trailers.is_none() { Self::Nothing } else { Self::Whole { bytes, trailers } }
     }
 
-    /// A second body for the same request, where there is nothing to send.
-    pub(crate) fn copy_of_none(&self) -> Option<Self> {
-        self.stream.is_none().then(|| Self { stream: None, upload: self.upload.clone() })
+    /// A stream from the client, of which up to `limit` bytes are kept.
+    pub(crate) fn kept(body: TimedBody, limit: usize) -> Self {
+        Self::Kept(Kept::new(body, limit))
+    }
+}
+
+impl RequestBody {
+    /// Sends `outgoing`, noting in `upload` how far it is.
+    pub(crate) fn new(outgoing: Outgoing, upload: Arc<Upload>) -> Self {
+        Self { outgoing, upload }
+    }
+
+    /// A second body for the same request, where the first one did not come from the client piece by piece. Only before
+    /// anything of it was sent.
+    pub(crate) fn copy_of_held(&self) -> Option<Self> {
+        match &self.outgoing {
+            Outgoing::Kept(_) => None,
+            _ => self.copy(),
+        }
+    }
+
+    /// A second body for the same request, where it is held or kept. Only of one that is held, before anything of it was sent.
+    pub(crate) fn copy(&self) -> Option<Self> {
+        let outgoing = match &self.outgoing {
+            Outgoing::Nothing => Outgoing::Nothing,
+            Outgoing::Whole { bytes, trailers } => Outgoing::Whole { bytes: bytes.clone(), trailers: trailers.clone() },
+            Outgoing::Kept(kept) => Outgoing::Kept(kept.again()),
+            Outgoing::Stream { .. } => return None,
+        };
+        Some(Self { outgoing, upload: self.upload.clone() })
+    }
+
+    /// Whether a copy has it from its beginning.
+    pub(crate) fn is_whole(&self) -> bool {
+        match &self.outgoing {
+            Outgoing::Kept(kept) => kept.is_repeatable(),
+            Outgoing::Nothing | Outgoing::Whole { .. } | Outgoing::Stream { .. } => true,
+        }
     }
 
     /// How far it is.
@@ -225,33 +329,77 @@ impl Body for RequestBody {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let Self { stream: Some(body), upload } = &mut *self else { return Poll::Ready(None) };
-        let mut frame = ready!(body.poll_frame(context, || upload.is_answered.load(Ordering::Relaxed)));
+        let Self { outgoing, upload } = &mut *self;
+        let (body, most) = match outgoing {
+            Outgoing::Nothing => return Poll::Ready(None),
+            Outgoing::Whole { bytes, trailers } if bytes.is_empty() => {
+                let trailers = trailers.take();
+                *outgoing = Outgoing::Nothing;
+                upload.resend(0, true);
+                return Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(*trailers))));
+            }
+            Outgoing::Whole { bytes, trailers } => {
+                let piece = bytes.split_to(bytes.len().min(PIECE));
+                let has_ended = bytes.is_empty() && trailers.is_none();
+                upload.resend(piece.len(), has_ended);
+                if has_ended {
+                    *outgoing = Outgoing::Nothing;
+                }
+                return Poll::Ready(Some(Ok(Frame::data(piece))));
+            }
+            Outgoing::Stream { before, .. } if !before.is_empty() => {
+                let piece = before.split_to(before.len().min(PIECE));
+                upload.resend(piece.len(), false);
+                return Poll::Ready(Some(Ok(Frame::data(piece))));
+            }
+            Outgoing::Kept(kept) => return kept.poll_frame(context, upload),
+            Outgoing::Stream { body, most, .. } => (body, *most),
+        };
+        let mut frame = ready!(body.poll_frame(context, || upload.is_answered()));
         match &mut frame {
-            Some(Ok(frame)) => {
-                if let Some(data) = frame.data_ref() {
+            Some(Ok(piece)) => {
+                if let Some(data) = piece.data_ref() {
                     upload.add(data.len() as u64);
                 }
-                if let Some(trailers) = frame.trailers_mut() {
+                if let Some(trailers) = piece.trailers_mut() {
                     strict::clean_trailers(trailers);
+                }
+                if upload.bytes() > most {
+                    upload.fail(&BodyError::TooLarge);
+                    return Poll::Ready(Some(Err(BodyError::TooLarge)));
                 }
                 if body.incoming.is_end_stream() {
                     upload.end();
                 }
             }
-            // The first failure counts, and there is only one.
-            Some(Err(error)) => drop(upload.failure.set(error.clone())),
+            Some(Err(error)) => upload.fail(error),
             None => upload.end(),
         }
         Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {
-        self.stream.as_ref().is_none_or(|body| body.incoming.is_end_stream())
+        match &self.outgoing {
+            Outgoing::Nothing => true,
+            Outgoing::Whole { .. } => false,
+            Outgoing::Kept(kept) => kept.is_end_stream(),
+            Outgoing::Stream { before, body, .. } => before.is_empty() && body.incoming.is_end_stream(),
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.stream.as_ref().map_or_else(|| SizeHint::with_exact(0), |body| body.incoming.size_hint())
+        match &self.outgoing {
+            Outgoing::Nothing => SizeHint::with_exact(0),
+            // Trailers need a framing without a length.
+            Outgoing::Whole { trailers: Some(_), .. } => SizeHint::default(),
+            Outgoing::Whole { bytes, .. } => SizeHint::with_exact(bytes.len() as u64),
+            Outgoing::Kept(kept) => kept.size_hint(),
+            Outgoing::Stream { before, body, .. } => {
+                let rest = body.incoming.size_hint();
+                let before = before.len() as u64;
+                rest.exact().map_or_else(SizeHint::default, |rest| SizeHint::with_exact(before + rest))
+            }
+        }
     }
 }
 
@@ -336,7 +484,7 @@ impl Body for ResponseBody {
                 let upload = this.completion.as_ref().map(|completion| &completion.upload);
                 // A backend that takes in a long upload need not send anything meanwhile.
                 let is_excused =
-                    || upload.is_some_and(|upload| upload.bytes() != std::mem::replace(seen, upload.bytes()));
+                    || upload.is_some_and(|upload| upload.moved() != std::mem::replace(seen, upload.moved()));
                 ready!(stream.poll_frame(context, is_excused))
             }
         };
@@ -345,8 +493,11 @@ impl Body for ResponseBody {
                 if let Some(pace) = &this.pace {
                     pace.given();
                 }
-                if let (Some(data), Some(completion)) = (frame.data_ref(), &mut this.completion) {
-                    completion.response_bytes += data.len() as u64;
+                if let Some(completion) = &mut this.completion {
+                    completion.response_bytes += frame.data_ref().map_or(0, Bytes::len) as u64;
+                    if let (Some(call), Some(trailers)) = (&mut completion.call, frame.trailers_ref()) {
+                        call.trailers(trailers);
+                    }
                 }
                 this.finish_if_ended();
             }

@@ -10,9 +10,9 @@ use std::{
 };
 
 use control_plane_model::{
-    AccessLog, BackendKey, BackendTarget, CertificateKey, Delta, Gateway, GatewayKey, Listener, ListenerKey,
-    ListenerProtocol, Policy, PolicyKey, PolicyKind, Resource, ResourceKey, Route, RouteKey, RouteKind, RuleAction,
-    Snapshot, Timeouts, WeightedBackend,
+    AccessLog, Backend, BackendKey, BackendSettings, BackendTarget, CertificateKey, Delta, Gateway, GatewayKey,
+    Listener, ListenerKey, ListenerProtocol, Policy, PolicyKey, PolicyKind, PolicySpec, Resource, ResourceKey, Route,
+    RouteKey, RouteKind, RuleAction, Snapshot, Timeouts, WeightedBackend,
 };
 use kit_process::error::chain;
 use parking_lot::Mutex;
@@ -30,7 +30,7 @@ use crate::{
     router::{Bind, ListenerTable, PortTable, Router, Served},
     telemetry::{ListenerMetrics, Metrics, RouteMetrics},
     tls::{self, ListenerTls},
-    upstream::{BackendSlot, WorkerId},
+    upstream::{BackendSlot, PolicyState, WorkerId},
 };
 
 /// An object of the configuration that cannot be honoured. What was there before stays.
@@ -173,6 +173,16 @@ impl<F> Config<F> {
         self.access_log == AccessLog::Json
     }
 
+    /// Every backend that something speaks of.
+    pub(crate) fn backends(&self) -> impl Iterator<Item = &Arc<BackendSlot>> {
+        self.backends.values()
+    }
+
+    /// One backend.
+    pub(crate) fn backend(&self, key: &BackendKey) -> Option<&Arc<BackendSlot>> {
+        self.backends.get(key)
+    }
+
     /// Closes connections of `worker` that were last used before `before`.
     pub(crate) fn close_idle(&self, worker: WorkerId, before: Instant) {
         for slot in self.backends.values() {
@@ -226,6 +236,8 @@ pub(crate) struct Compiler<F: FilterSet> {
     stale_routes: BTreeSet<RouteKey>,
     workers: usize,
     limits: Arc<Limits>,
+    /// What the times of policies count from.
+    origin: Instant,
     metrics: Arc<Metrics>,
     provider: Arc<CryptoProvider>,
 }
@@ -246,6 +258,7 @@ impl<F: FilterSet> Compiler<F> {
             stale_routes: BTreeSet::new(),
             workers,
             limits,
+            origin: Instant::now(),
             metrics,
             provider,
         }
@@ -278,6 +291,7 @@ impl<F: FilterSet> Compiler<F> {
         }
         self.detach_slots(delta);
         self.refresh_policies(delta);
+        self.refresh_backends(delta);
         for key in &delta.removed {
             self.remove(key);
         }
@@ -312,7 +326,8 @@ impl<F: FilterSet> Compiler<F> {
                 self.config.router.upsert_listener(listener.clone());
             }
             Resource::Policy(policy) => self.policies.check(policy)?,
-            Resource::Backend(backend) => self.slot(&backend.key).set(Some(backend.clone())),
+            // Its slot takes it once every policy of the delta is known: see `refresh_backends`.
+            Resource::Backend(_) => {}
             Resource::Endpoints(endpoints) => self.slot(&endpoints.key).set_endpoints(Some(endpoints)),
             Resource::Route(route) => self.compile_route(route)?,
         }
@@ -405,6 +420,35 @@ impl<F: FilterSet> Compiler<F> {
         if is_route || !stale.is_empty() {
             self.policies.drop_unused();
         }
+        self.policies.forget_checked();
+    }
+
+    /// Gives each backend that `delta` sets, or whose policy it changes, its settings and its policy: the policy first, so
+    /// that no request meets a backend without it.
+    fn refresh_backends(&mut self, delta: &Delta) {
+        let mut changed = BTreeSet::new();
+        let mut policies = BTreeSet::new();
+        for key in delta.upserted.iter().map(Resource::key).chain(delta.removed.iter().cloned()) {
+            match key {
+                ResourceKey::Backend(key) => drop(changed.insert(key)),
+                ResourceKey::Policy(key) if key.kind == PolicyKind::Backend => drop(policies.insert(key)),
+                _ => {}
+            }
+        }
+        if !policies.is_empty() {
+            let concerned = |backend: &&Arc<Backend>| backend.policies.iter().any(|key| policies.contains(key));
+            changed.extend(self.snapshot.backends.values().filter(concerned).map(|backend| backend.key.clone()));
+        }
+        for key in changed {
+            let Some(backend) = self.snapshot.backends.get(&key).cloned() else { continue };
+            let slot = self.slot(&key);
+            let state = policy_state(&backend, &self.snapshot.policies);
+            if let Err(error) = slot.set_policy(state) {
+                // It was checked when it came.
+                tracing::error!(backend = %key, error = chain(&error), "a policy that was accepted is refused");
+            }
+            slot.set(Some(backend));
+        }
     }
 
     /// The chains of policies for one rule.
@@ -480,7 +524,7 @@ impl<F: FilterSet> Compiler<F> {
         if let Some(slot) = self.config.backends.get(key) {
             return slot.clone();
         }
-        let slot = Arc::new(BackendSlot::new(key.clone(), self.workers, &self.metrics));
+        let slot = Arc::new(BackendSlot::new(key.clone(), self.workers, &self.metrics, self.origin));
         Arc::make_mut(&mut self.config.backends).insert(key.clone(), slot.clone());
         slot
     }
@@ -614,6 +658,16 @@ fn shapes_listeners(key: &ResourceKey) -> bool {
 
 fn is_tls(listener: &Listener) -> bool {
     matches!(listener.protocol, ListenerProtocol::Https(_))
+}
+
+/// What the policies say of a backend's requests. A policy of another kind cannot be attached to one.
+fn policy_state(backend: &Backend, policies: &BTreeMap<PolicyKey, Arc<Policy>>) -> PolicyState {
+    let Some(key) = backend.policies.first() else { return PolicyState::None };
+    match policies.get(key).map(|policy| &policy.spec) {
+        None => PolicyState::Closed(Reason::PolicyUnavailable, key.clone()),
+        Some(PolicySpec::Backend(settings)) => PolicyState::Settings(Arc::new(BackendSettings::clone(settings))),
+        Some(_) => PolicyState::Closed(Reason::PolicyInvalid, key.clone()),
+    }
 }
 
 /// The backends that a route names, with repeats.

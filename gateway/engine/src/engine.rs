@@ -2,22 +2,23 @@
 
 use std::{collections::BTreeMap, num::NonZeroUsize, sync::Arc, time::Duration};
 
-use control_plane_model::{Delta, ListenerKey, ListenerProtocol, ResourceKey, Tracing};
+use control_plane_model::{BackendKey, Delta, ListenerKey, ListenerProtocol, ResourceKey, RouteKey, Tracing};
 use kit_process::{
-    drain::{self, DrainTrigger},
+    drain::{self, Drain, DrainTrigger},
     error::chain,
 };
+use rand::{SeedableRng as _, rngs::SmallRng};
 use rustls::crypto::CryptoProvider;
 use tokio::sync::{Mutex, mpsc};
 
 use crate::{
     compile::{Compiler, Config, Refused},
-    dump,
     filter::FilterSet,
     limits::Limits,
     router::Bind,
     sockets::{BindError, Sockets},
     telemetry::Telemetry,
+    upstream::{BackendWatch, BreakerCommand},
     worker::{self, Command, Shared},
 };
 
@@ -41,6 +42,17 @@ pub struct EngineOptions {
 #[derive(Debug, thiserror::Error)]
 #[error("start the workers")]
 pub struct StartError(#[source] std::io::Error);
+
+/// A breaker that cannot be forced.
+#[derive(Debug, thiserror::Error)]
+pub enum NoBreaker {
+    /// The configuration has no such backend.
+    #[error("there is no backend {0}")]
+    NoBackend(BackendKey),
+    /// The backend has no breaker.
+    #[error("backend {0} has no circuit breaker")]
+    NoPolicy(BackendKey),
+}
 
 /// A running proxy. Serves nothing until the first [`Self::apply`].
 pub struct Engine<F: FilterSet> {
@@ -121,9 +133,12 @@ impl<F: FilterSet> Engine<F> {
                 })
             })
             .collect();
-        let objects: serde_json::Map<_, _> =
-            snapshot.resources().map(|resource| (resource.key().to_string(), dump::resource(&resource))).collect();
-        serde_json::json!({ "listeners": listeners, "objects": objects })
+        serde_json::json!({ "listeners": listeners, "objects": control_plane_dump::objects(snapshot) })
+    }
+
+    /// What acts on a route that is in force, without secrets.
+    pub async fn explain(&self, route: &RouteKey) -> Option<serde_json::Value> {
+        control_plane_dump::explain(&self.control.lock().await.compiler.snapshot, route)
     }
 
     /// Listeners in force whose port could not be opened.
@@ -137,6 +152,35 @@ impl<F: FilterSet> Engine<F> {
     /// Where traces go, by the Gateway whose settings are in force.
     pub async fn tracing(&self) -> Option<Tracing> {
         self.control.lock().await.compiler.settings()?.tracing.clone()
+    }
+
+    /// Asks endpoints whether they are well, and judges their rates, as the policies of their backends say. Runs until `drain`;
+    /// once for the process, on a runtime of its own.
+    ///
+    /// Cancel-safe: dropping the future ends every check.
+    pub async fn watch_backends(&self, drain: Drain) {
+        let mut watch = BackendWatch::new(SmallRng::from_rng(&mut rand::rng()));
+        watch.run(|| self.shared.config.load().backends().cloned().collect(), &drain).await;
+    }
+
+    /// The backends that have a policy, with its state, for people.
+    pub fn backends(&self) -> serde_json::Value {
+        let config = self.shared.config.load();
+        let views = config.backends().filter_map(|slot| Some((slot.label.to_string(), slot.view()?)));
+        views.collect::<serde_json::Map<_, _>>().into()
+    }
+
+    /// Puts a backend's circuit breaker in the state that an operator asks for.
+    ///
+    /// # Errors: there is no such backend, or it has no breaker.
+    pub fn force_breaker(&self, key: &BackendKey, command: BreakerCommand) -> Result<(), NoBreaker> {
+        let config = self.shared.config.load();
+        let slot = config.backend(key).ok_or_else(|| NoBreaker::NoBackend(key.clone()))?;
+        if !slot.force_breaker(command) {
+            return Err(NoBreaker::NoPolicy(key.clone()));
+        }
+        tracing::warn!(backend = %key, ?command, "circuit breaker set by an operator");
+        Ok(())
     }
 
     /// What the filters share.

@@ -14,7 +14,7 @@ use crate::{
     local_reply::LocalReply,
     notes::{Decision, Notes},
     telemetry::{ActiveRequest, ActiveSpan, Observation, Record, Telemetry},
-    upstream::{BackendSlot, Endpoint},
+    upstream::{BackendSlot, Call, Endpoint},
     watchdog::RequestGuard,
 };
 
@@ -51,11 +51,15 @@ pub(crate) struct Completion {
     pub(crate) upstream_duration: Option<Duration>,
     /// When the attempt that brought the response must have ended, its body included.
     pub(crate) attempt_deadline: Option<Instant>,
+    /// Between two pieces of the response's body, where the backend's policy says so.
+    pub(crate) response_idle: Option<Duration>,
     pub(crate) listener: Option<Arc<ListenerRuntime>>,
     pub(crate) route: Option<Arc<RouteRuntime>>,
     pub(crate) rule: Option<Arc<str>>,
     pub(crate) backend: Option<Arc<BackendSlot>>,
     pub(crate) endpoint: Option<Arc<Endpoint>>,
+    /// Of a request to a backend with a policy, from when it is admitted.
+    pub(crate) call: Option<Call>,
     pub(crate) span: Option<ActiveSpan>,
     pub(crate) notes: Notes,
     pub(crate) is_logged: bool,
@@ -95,11 +99,13 @@ impl Completion {
             attempts: 0,
             upstream_duration: None,
             attempt_deadline: None,
+            response_idle: None,
             listener: None,
             route: None,
             rule: None,
             backend: None,
             endpoint: None,
+            call: None,
             span: None,
             notes: Notes::default(),
             is_logged: true,
@@ -141,6 +147,20 @@ impl Completion {
         if let Some(policy) = reply.policy().filter(|_| !is_noted) {
             self.notes.decided(Decision { policy: policy.clone(), reason, reported: false });
         }
+        if let Some(call) = &mut self.call {
+            call.gave_up(reason);
+        }
+        self.close_call();
+    }
+
+    /// Counts the request in its backend's policy.
+    fn close_call(&mut self) {
+        let Some(call) = self.call.take() else { return };
+        let (now, ending) = (Instant::now(), call.ending(self.has_ended));
+        if let (Some(slot), Some(endpoint)) = (&self.backend, &self.endpoint) {
+            slot.attempt_ended(call.resilience(), endpoint, ending, now, call.random());
+        }
+        call.finish(ending, now);
     }
 
     /// Notes the response's status.
@@ -156,8 +176,11 @@ impl Completion {
     /// Notes that the response broke off.
     pub(crate) fn body_failed(&mut self, error: &BodyError) {
         self.has_ended = true;
+        if let Some(call) = &mut self.call {
+            call.broke(error);
+        }
         self.flag = Some(match error {
-            BodyError::Broken(_) => "response_body_error",
+            BodyError::Broken(_) | BodyError::TooLarge => "response_body_error",
             BodyError::Idle(_) | BodyError::Slow | BodyError::Late => "response_body_timeout",
         });
     }
@@ -207,6 +230,7 @@ fn short(method: &Method) -> Method {
 
 impl Drop for Completion {
     fn drop(&mut self) {
+        self.close_call();
         let span = self.span.take();
         let mut record = self.record();
         record.trace = span.as_ref().map(ActiveSpan::trace);

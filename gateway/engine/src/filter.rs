@@ -10,6 +10,7 @@ use bytes::Bytes;
 use control_plane_model::{self as model, Mode, PolicyKey};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header, request, response, uri::PathAndQuery};
 
+pub use crate::client_body::{BodyProblem, Buffers, ClientBody};
 use crate::{
     local_reply::LocalReply,
     notes::{Decision, Notes},
@@ -173,10 +174,11 @@ pub struct RequestContext<'a> {
     /// What filters leave for those after them, for the response and for the log.
     pub notes: &'a mut Notes,
     headers: &'a mut HeaderMap,
+    body: Option<(&'a mut ClientBody, &'a Buffers)>,
 }
 
 impl<'a> RequestContext<'a> {
-    /// The request `received`, whose fields so far are `headers`, on its way to `rule` of `route`.
+    /// The request `received`, whose fields so far are `headers`, on its way to `rule` of `route`, without a body.
     pub fn new(
         received: &'a Received,
         headers: &'a mut HeaderMap,
@@ -184,7 +186,14 @@ impl<'a> RequestContext<'a> {
         now: Duration,
         notes: &'a mut Notes,
     ) -> Self {
-        Self { received, route, rule, now, notes, headers }
+        Self { received, route, rule, now, notes, headers, body: None }
+    }
+
+    /// The same with `body`, which is held in `buffers` where a filter asks for it.
+    #[must_use]
+    pub fn with_body(mut self, body: &'a mut ClientBody, buffers: &'a Buffers) -> Self {
+        self.body = Some((body, buffers));
+        self
     }
 
     /// Its fields.
@@ -202,6 +211,32 @@ impl<'a> RequestContext<'a> {
         let reported = mode == Mode::Report;
         self.notes.decided(Decision { policy: policy.clone(), reason: reply.reason(), reported });
         if reported { Verdict::Continue } else { Verdict::Reply(reply) }
+    }
+
+    /// Whether it has a body: one of unknown length may still turn out to be empty.
+    pub fn has_body(&self) -> bool {
+        self.body.as_ref().is_some_and(|(body, _)| body.may_have_bytes())
+    }
+
+    /// Refuses a body of more than `most` bytes: at once where it announces more, else in the middle of it.
+    ///
+    /// # Errors: [`BodyProblem::TooLarge`].
+    pub fn limit_body(&mut self, most: u64) -> Result<(), BodyProblem> {
+        self.body.as_mut().map_or(Ok(()), |(body, _)| body.limit(most))
+    }
+
+    /// The whole body, of `limit` bytes at the most, when it has come. These bytes are what the backend gets. They may be
+    /// asked for again. A client that waits for `100 Continue` gets it now.
+    ///
+    /// Not cancel-safe: dropping the future before its end gives the body up, and the request fails.
+    ///
+    /// # Errors: [`BodyProblem`], for most of which the client gets the local reply that it converts to.
+    pub async fn body(&mut self, limit: usize) -> Result<Bytes, BodyProblem> {
+        match &mut self.body {
+            None => Ok(Bytes::new()),
+            // On the heap, as few requests have it and all would grow by it.
+            Some((body, buffers)) => Box::pin(body.read(limit, buffers)).await,
+        }
     }
 }
 

@@ -3,11 +3,12 @@
 //! Generic over the set of filters, which the binary brings. Has no globals: registry, signals, allocator and crypto
 //! provider are `main`'s. See `docs/architecture.md` for the way of a request.
 
+mod attempts;
 mod body;
 mod client;
+mod client_body;
 mod compile;
 mod connection;
-mod dump;
 mod engine;
 mod exchange;
 pub mod filter;
@@ -30,4 +31,5 @@ mod watchdog;
 mod worker;
 
 pub use compile::Refused;
-pub use engine::{Engine, EngineOptions, StartError};
+pub use engine::{Engine, EngineOptions, NoBreaker, StartError};
+pub use upstream::BreakerCommand;

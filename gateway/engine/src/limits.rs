@@ -24,6 +24,11 @@ pub struct Limits {
     pub downstream_idle_timeout: Duration,
     /// Between two pieces of a request's body, until its response begins. Above: 408 `request_timeout`. Default 30 s.
     pub request_body_idle_timeout: Duration,
+    /// Bytes of requests' bodies that are held whole for a filter, of all requests together. Above: 503
+    /// `buffer_memory_exhausted`. Default 128 MiB.
+    pub request_buffer_bytes: usize,
+    /// From the first byte of a body asked for that is held whole to its last. Above: 408 `request_timeout`. Default 60 s.
+    pub request_buffer_timeout: Duration,
     /// How long a client may take none of a response that is ready. Above: the stream is reset. Default 30 s.
     pub response_write_idle_timeout: Duration,
     /// From the connection accepted to the TLS handshake done. Above: closed. Default 10 s.
@@ -89,6 +94,8 @@ impl Default for Limits {
             header_read_timeout: Duration::from_secs(10),
             downstream_idle_timeout: Duration::from_secs(75),
             request_body_idle_timeout: Duration::from_secs(30),
+            request_buffer_bytes: 128 << 20,
+            request_buffer_timeout: Duration::from_mins(1),
             response_write_idle_timeout: Duration::from_secs(30),
             tls_handshake_timeout: Duration::from_secs(10),
             max_connections_per_worker: 16_384,

@@ -5,7 +5,7 @@
 use std::{any::Any, fmt, sync::Arc};
 
 use control_plane_model::PolicyKey;
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderName, HeaderValue};
 use serde_json::{Map, Value};
 
 use crate::local_reply::Reason;
@@ -57,7 +57,8 @@ pub struct Notes(Option<Box<Inner>>);
 #[derive(Default)]
 struct Inner {
     identity: Option<Arc<Identity>>,
-    response: HeaderMap,
+    /// Not a map: few fields, which end up in the map of the response.
+    response: Vec<(HeaderName, HeaderValue)>,
     held: Vec<Box<dyn Any + Send>>,
     decisions: Vec<Decision>,
 }
@@ -85,7 +86,7 @@ impl Notes {
 
     /// Adds a field to the response, whoever makes that.
     pub fn respond_with(&mut self, name: HeaderName, value: HeaderValue) {
-        self.inner().response.append(name, value);
+        self.inner().response.push((name, value));
     }
 
     /// Keeps `held` until the request has ended, which is with the last byte of its response.
@@ -107,9 +108,8 @@ impl Notes {
     }
 
     /// Takes the fields for the response.
-    pub(crate) fn take_response(&mut self) -> Option<HeaderMap> {
-        let inner = self.0.as_mut()?;
-        (!inner.response.is_empty()).then(|| std::mem::take(&mut inner.response))
+    pub(crate) fn take_response(&mut self) -> Vec<(HeaderName, HeaderValue)> {
+        self.0.as_mut().map_or_else(Vec::new, |inner| std::mem::take(&mut inner.response))
     }
 }
 

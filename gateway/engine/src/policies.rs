@@ -11,11 +11,13 @@ use std::{
 
 use arc_swap::ArcSwap;
 use control_plane_model::{ListenerKey, Policy, PolicyKey, PolicySpec};
+use kit_process::error::chain;
 
 use crate::{
     client,
     filter::{Chain, FilterSet, InvalidPolicy},
     local_reply::{LocalReply, Reason},
+    upstream,
 };
 
 /// The keys of a chain: of the Gateway, the listener, the route, the rule.
@@ -86,21 +88,31 @@ pub(crate) struct PolicySlots<F: FilterSet> {
     by_policy: BTreeMap<PolicyKey, BTreeSet<ChainKey>>,
     /// What outlives an edit: buckets, for example.
     state: Arc<F::State>,
+    /// What was made to check policies, until the chains are compiled: what the two have in common is then made once.
+    checked: Vec<F>,
 }
 
 type Policies = BTreeMap<PolicyKey, Arc<Policy>>;
 
 impl<F: FilterSet> PolicySlots<F> {
     pub(crate) fn new(state: Arc<F::State>) -> Self {
-        Self { slots: BTreeMap::new(), by_policy: BTreeMap::new(), state }
+        Self { slots: BTreeMap::new(), by_policy: BTreeMap::new(), state, checked: Vec::new() }
     }
 
     /// Whether `policy` can be honoured by itself.
-    pub(crate) fn check(&self, policy: &Arc<Policy>) -> Result<(), InvalidPolicy> {
-        if policy.spec == PolicySpec::Invalid {
-            return Ok(());
+    pub(crate) fn check(&mut self, policy: &Arc<Policy>) -> Result<(), InvalidPolicy> {
+        match &policy.spec {
+            PolicySpec::Invalid => {}
+            PolicySpec::Backend(settings) => upstream::check_settings(settings)
+                .map_err(|error| InvalidPolicy { policy: policy.key.clone(), message: chain(&error) })?,
+            _ => self.checked.extend(F::compile_policies(std::slice::from_ref(policy), &self.state)?),
         }
-        F::compile_policies(std::slice::from_ref(policy), &self.state).map(drop)
+        Ok(())
+    }
+
+    /// To be called once all chains are compiled.
+    pub(crate) fn forget_checked(&mut self) {
+        self.checked.clear();
     }
 
     /// The slot of a chain, made where there is none.

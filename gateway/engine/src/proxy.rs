@@ -3,14 +3,7 @@
 //! Invariants: a request sees one configuration (it is loaded once, to find the rule, and the rule holds the rest).
 //! Whatever fails is answered from the table of local replies; a panic answers 500 and ends nothing else.
 
-use std::{
-    borrow::Cow,
-    future::Future,
-    panic::AssertUnwindSafe,
-    pin::{Pin, pin},
-    sync::Arc,
-    time::Duration,
-};
+use std::{borrow::Cow, panic::AssertUnwindSafe, sync::Arc};
 
 use control_plane_model::{BackendProtocol, RouteKind};
 use futures::FutureExt as _;
@@ -20,7 +13,9 @@ use rand::RngExt as _;
 use tokio::time::Instant;
 
 use crate::{
-    body::{BodyError, RequestBody, ResponseBody},
+    attempts::Attempts,
+    body::{RequestBody, ResponseBody},
+    client_body::ClientBody,
     compile::{Action, CompiledRule, Target},
     connection::Downstream,
     exchange::Completion,
@@ -29,15 +24,10 @@ use crate::{
     policies::Compiled,
     router::RequestView,
     strict::{self, Canonical, Origin, Upgrade},
-    telemetry::{ExchangeFailure, PoolOutcome, TraceDecision},
+    telemetry::TraceDecision,
     tunnel::Tunnel,
-    upstream::{self, BackendSlot, Endpoint, Lease, Protocol, SendError, SendFailure},
+    upstream::{Lease, PickKey, Protocol},
 };
-
-/// Endpoints that are tried for one request while none of its bytes were sent.
-const MAX_ATTEMPTS: u32 = 3;
-/// The least that a failed attempt counts as, among the times of answers.
-const FAILURE_COST: Duration = Duration::from_secs(1);
 
 /// Serves one request of a client.
 pub(crate) async fn serve<F: FilterSet>(
@@ -67,7 +57,7 @@ pub(crate) async fn serve<F: FilterSet>(
     let mut response = match outcome {
         Ok(Answer::Backend(response, lease)) => {
             completion.answered(response.status());
-            let idle = shared.limits.response_body_idle_timeout;
+            let idle = completion.response_idle.unwrap_or(shared.limits.response_body_idle_timeout);
             response.map(|incoming| ResponseBody::upstream(incoming, lease, idle, completion))
         }
         Ok(Answer::Filter(mut response)) => {
@@ -88,8 +78,8 @@ pub(crate) async fn serve<F: FilterSet>(
             response.map(|bytes| ResponseBody::local(bytes, completion))
         }
     };
-    if let Some(fields) = added {
-        response.headers_mut().extend(fields);
+    for (name, value) in added {
+        response.headers_mut().append(name, value);
     }
     let status = response.status();
     if downstream.progress.is_used_up() {
@@ -153,10 +143,13 @@ async fn forward<F: FilterSet>(
         Some(Ok(policies)) => policies,
         Some(Err(reply)) => return Err(reply.clone()),
     };
+    let listener = completion.listener.as_ref().map(|listener| &*listener.client.limits);
+    let mut body = ClientBody::new(incoming, listener.unwrap_or(&downstream.limits), completion.upload.clone());
     let run = async {
         let now = completion.started.saturating_duration_since(shared.started);
         let place = (&rule.route.label, &rule.label);
-        let mut context = RequestContext::new(&received, &mut parts.headers, place, now, &mut completion.notes);
+        let context = RequestContext::new(&received, &mut parts.headers, place, now, &mut completion.notes);
+        let mut context = context.with_body(&mut body, &shared.buffers);
         match rule.filters.on_request_after(policies, &mut context).await {
             Verdict::Continue => {}
             Verdict::Reply(reply) => return Err(reply),
@@ -166,7 +159,7 @@ async fn forward<F: FilterSet>(
         let origin = origin.as_deref();
         let exchange =
             Exchange { downstream, rule: &rule, policies, target, received: &received, origin, is_grpc, deadline };
-        exchange.run(parts, incoming, canonical.upgrade, client_upgrade, completion).await
+        exchange.run(parts, body, canonical.upgrade, client_upgrade, completion).await
     };
     match deadline {
         None => run.await,
@@ -251,7 +244,7 @@ impl<F: FilterSet> Exchange<'_, F> {
     async fn run(
         &self,
         parts: &mut Parts,
-        incoming: Incoming,
+        body: ClientBody,
         upgrade: Option<Upgrade>,
         client_upgrade: Option<OnUpgrade>,
         completion: &mut Completion,
@@ -268,26 +261,49 @@ impl<F: FilterSet> Exchange<'_, F> {
         // HTTP/2 has no such upgrade; the request goes on without it, as RFC 9110 section 7.8 allows.
         let upgrade = upgrade.filter(|_| protocol == Protocol::Http1);
 
-        let request = self.backend_request(parts, incoming, protocol, upgrade.as_ref(), completion)?;
-        let (response, lease) = self.send(slot, protocol, request, completion).await?;
+        let policy = slot.policy()?;
+        let policy = policy.as_ref();
+        if let Some(policy) = policy {
+            completion.response_idle = policy.settings.timeouts.idle;
+            let random = self.downstream.worker.rng.lock().random();
+            completion.call = Some(policy.admit(random).await.map_err(|reply| policy.or_fallback(reply))?);
+        }
+        let attempts = Attempts {
+            downstream: self.downstream,
+            slot,
+            policy: policy.map(Arc::as_ref),
+            key: policy
+                .and_then(|policy| PickKey::of(&policy.settings.balance, &parts.headers, self.received.peer.ip())),
+            protocol,
+            is_grpc: self.is_grpc,
+            limit: self.rule.timeouts.backend_request,
+            deadline: self.deadline,
+        };
+        let kept = policy.map_or(0, |policy| policy.kept_of(&parts.method));
+        let request = self.backend_request(parts, body, protocol, upgrade.as_ref(), kept, completion)?;
+        let sent = attempts.send(request, completion).await;
+        let (response, lease) = sent.map_err(|reply| match policy {
+            Some(policy) => policy.or_fallback(reply),
+            None => reply,
+        })?;
         self.answer(response, lease, upgrade, client_upgrade)
     }
 
-    /// The request as the backend gets it. On the heap, as it goes from hand to hand.
+    /// The request as the backend gets it, with up to `kept` bytes of its body kept to be sent again. On the heap, as it
+    /// goes from hand to hand.
     fn backend_request(
         &self,
         parts: &mut Parts,
-        incoming: Incoming,
+        body: ClientBody,
         protocol: Protocol,
         upgrade: Option<&Upgrade>,
+        kept: usize,
         completion: &Completion,
     ) -> Result<Box<Request<RequestBody>>, LocalReply> {
         let mut head = self.attempt_head(parts, completion);
         self.on_attempt(&mut head);
         finish_head(&mut head, protocol, upgrade)?;
-        let listener = completion.listener.as_ref().map(|listener| &*listener.client.limits);
-        let limits = listener.unwrap_or(&self.downstream.limits);
-        let body = RequestBody::new(incoming, limits, completion.upload.clone());
+        let body = body.forward(kept)?;
         Ok(Box::new(Request::from_parts(head, body)))
     }
 
@@ -306,80 +322,6 @@ impl<F: FilterSet> Exchange<'_, F> {
             span.inject(&mut head.headers);
         }
         head
-    }
-
-    /// Sends the request; tries another endpoint where not a byte of it was sent.
-    async fn send(
-        &self,
-        slot: &Arc<BackendSlot>,
-        protocol: Protocol,
-        mut request: Box<Request<RequestBody>>,
-        completion: &mut Completion,
-    ) -> Result<(Response<Incoming>, Lease), LocalReply> {
-        let worker = &self.downstream.worker;
-        let mut failed: Option<Arc<Endpoint>> = None;
-        loop {
-            let started = Instant::now();
-            let picked = slot.pick(worker.id, failed.as_ref(), &mut *worker.rng.lock(), started);
-            let endpoint = picked.ok_or(Reason::NoEndpoints)?;
-            completion.endpoint = Some(endpoint.clone());
-            completion.attempts += 1;
-            let error = match self.attempt(slot, &endpoint, protocol, request, started, completion).await {
-                Ok(answered) => return Ok(answered),
-                Err(error) => error,
-            };
-            tracing::debug!(backend = %slot.key, endpoint = %endpoint.address, error = %error.failure, "attempt failed");
-            match error.unsent {
-                Some(unsent) if completion.attempts < MAX_ATTEMPTS => request = unsent,
-                _ => return Err(error.failure.reason().into()),
-            }
-            failed = Some(endpoint);
-        }
-    }
-
-    /// Sends the request to `endpoint`, within the rule's limit for one attempt and what is left of that for all.
-    async fn attempt(
-        &self,
-        slot: &BackendSlot,
-        endpoint: &Arc<Endpoint>,
-        protocol: Protocol,
-        request: Box<Request<RequestBody>>,
-        started: Instant,
-        completion: &mut Completion,
-    ) -> Result<(Response<Incoming>, Lease), AttemptError> {
-        let worker = &self.downstream.worker;
-        let limits = &worker.shared.limits;
-        let metrics = &worker.shared.telemetry.metrics;
-        completion.attempt_deadline = self.rule.timeouts.backend_request.map(|limit| started + limit);
-        let hard_limit = completion.attempt_deadline.into_iter().chain(self.deadline).min();
-        // Pinned once for both ways: it is large, and each of them would hold it.
-        let mut sending = pin!(upstream::send(endpoint, worker.id, protocol, request, limits));
-        let sent = match hard_limit {
-            Some(hard_limit) => tokio::time::timeout_at(hard_limit, sending.as_mut()).await.ok(),
-            // An upload takes the time that it takes, while it goes on.
-            None => while_it_moves(limits.response_head_timeout, || completion.upload.bytes(), sending).await,
-        };
-        let now = Instant::now();
-        let elapsed = now.saturating_duration_since(started);
-        completion.upstream_duration = Some(elapsed);
-        let error = match sent {
-            Some(Ok((response, lease))) => {
-                endpoint.observe(worker.id, elapsed, now);
-                slot.metrics.observe(elapsed);
-                metrics.attempt(if lease.is_reused() { PoolOutcome::Reused } else { PoolOutcome::Connected });
-                return Ok((response, lease));
-            }
-            Some(Err(error)) => AttemptError::from(error),
-            None if self.deadline.is_some_and(|deadline| deadline <= now) => AttemptFailure::Deadline(elapsed).into(),
-            None => AttemptFailure::Timeout(elapsed).into(),
-        };
-        if !matches!(error.failure, AttemptFailure::Send(SendFailure::Client(_))) {
-            // A failure counts as a slow answer, so that the endpoint is avoided for a while, and not for long: a
-            // client's own request may have caused it.
-            endpoint.observe(worker.id, elapsed.max(FAILURE_COST), now);
-            metrics.attempt_failed(&slot.metrics, error.failure.kind());
-        }
-        Err(error)
     }
 
     /// Brings the backend's response into the form that the client gets.
@@ -465,102 +407,4 @@ fn finish_head(head: &mut Parts, protocol: Protocol, upgrade: Option<&Upgrade>) 
         }
     }
     Ok(())
-}
-
-/// Waits for `sending` for as long as `moved` goes on changing within `limit`.
-async fn while_it_moves<T>(
-    limit: Duration,
-    moved: impl Fn() -> u64,
-    mut sending: Pin<&mut impl Future<Output = T>>,
-) -> Option<T> {
-    loop {
-        let before = moved();
-        match tokio::time::timeout(limit, sending.as_mut()).await {
-            Ok(sent) => return Some(sent),
-            Err(_) if moved() != before => {}
-            Err(_) => return None,
-        }
-    }
-}
-
-/// Why an attempt brought no response.
-struct AttemptError {
-    failure: AttemptFailure,
-    unsent: Option<Box<Request<RequestBody>>>,
-}
-
-#[derive(Debug, thiserror::Error)]
-enum AttemptFailure {
-    #[error("no response within {0:?}")]
-    Timeout(Duration),
-    #[error("no response in what was left of the request's time, {0:?}")]
-    Deadline(Duration),
-    #[error("{0}")]
-    Send(SendFailure),
-}
-
-impl From<AttemptFailure> for AttemptError {
-    fn from(failure: AttemptFailure) -> Self {
-        Self { failure, unsent: None }
-    }
-}
-
-impl From<SendError> for AttemptError {
-    fn from(error: SendError) -> Self {
-        Self { failure: AttemptFailure::Send(error.failure), unsent: error.unsent }
-    }
-}
-
-impl AttemptFailure {
-    fn kind(&self) -> ExchangeFailure {
-        match self {
-            Self::Timeout(_) | Self::Deadline(_) => ExchangeFailure::ResponseTimeout,
-            Self::Send(failure) => failure.kind(),
-        }
-    }
-
-    fn reason(&self) -> Reason {
-        match self {
-            Self::Timeout(_) => Reason::UpstreamTimeout,
-            Self::Deadline(_) => Reason::DeadlineExceeded,
-            Self::Send(SendFailure::Client(error)) => match error {
-                BodyError::Idle(_) | BodyError::Slow | BodyError::Late => Reason::RequestTimeout,
-                BodyError::Broken(_) => Reason::RequestBodyError,
-            },
-            Self::Send(failure) => match failure.kind() {
-                ExchangeFailure::ConnectTimeout => Reason::ConnectTimeout,
-                ExchangeFailure::ConnectRefused | ExchangeFailure::ConnectError => Reason::ConnectFailed,
-                ExchangeFailure::Protocol => Reason::UpstreamProtocolError,
-                ExchangeFailure::Reset | ExchangeFailure::ResponseTimeout => Reason::UpstreamReset,
-            },
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::sync::atomic::{AtomicU64, Ordering};
-
-    use super::*;
-
-    const LIMIT: Duration = Duration::from_secs(10);
-
-    #[tokio::test(start_paused = true)]
-    async fn an_upload_that_goes_on_is_not_given_up() {
-        let moved = AtomicU64::new(0);
-        let upload = async {
-            for _ in 0..20 {
-                tokio::time::sleep(LIMIT / 2).await;
-                moved.fetch_add(1, Ordering::Relaxed);
-            }
-        };
-        assert_eq!(while_it_moves(LIMIT, || moved.load(Ordering::Relaxed), pin!(upload)).await, Some(()));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_backend_that_does_not_answer_is_given_up_at_the_limit() {
-        let begun = Instant::now();
-        assert_eq!(while_it_moves(LIMIT, || 7, pin!(std::future::pending::<()>())).await, None);
-        assert_eq!(begun.elapsed(), LIMIT);
-    }
 }

@@ -24,8 +24,8 @@ use tokio::{
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use crate::{
-    compile::Config, connection, filter::FilterSet, limits::Limits, router::Bind, spawn::on_this_worker,
-    telemetry::Telemetry, upstream::WorkerId, watchdog::Watchdog,
+    client_body::Buffers, compile::Config, connection, filter::FilterSet, limits::Limits, router::Bind,
+    spawn::on_this_worker, telemetry::Telemetry, upstream::WorkerId, watchdog::Watchdog,
 };
 
 /// Wait before accepting again after the system refused a connection (out of file descriptors, for example).
@@ -39,6 +39,7 @@ const COMMANDS: usize = 1024;
 pub(crate) struct Shared<F> {
     pub(crate) config: ArcSwap<Config<F>>,
     pub(crate) limits: Arc<Limits>,
+    pub(crate) buffers: Buffers,
     pub(crate) telemetry: Arc<Telemetry>,
     pub(crate) drain: Drain,
     /// The origin of the time that filters see.
@@ -56,9 +57,11 @@ impl<F> Shared<F> {
         workers: usize,
     ) -> Self {
         let loads = (0..workers).map(|_| AtomicUsize::new(0)).collect();
+        let buffers = Buffers::counted(&limits, telemetry.metrics.request_buffer_bytes());
         Self {
             config: ArcSwap::from_pointee(config),
             limits,
+            buffers,
             telemetry: Arc::new(telemetry),
             drain,
             started: Instant::now(),

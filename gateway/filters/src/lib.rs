@@ -7,6 +7,7 @@ mod path;
 pub mod rate_limit;
 mod request_redirect;
 mod url_rewrite;
+pub mod validation;
 
 use std::sync::Arc;
 
@@ -21,6 +22,7 @@ pub use self::{
     rate_limit::RateLimit,
     request_redirect::RequestRedirect,
     url_rewrite::UrlRewrite,
+    validation::RequestValidation,
 };
 
 /// Every filter of this crate.
@@ -32,6 +34,8 @@ pub enum Filters {
     ResponseHeaderModifier(ResponseHeaderModifier),
     /// Refuses what is above a limit.
     RateLimit(RateLimit),
+    /// Refuses what does not satisfy a schema.
+    RequestValidation(RequestValidation),
     /// Answers with a redirect.
     RequestRedirect(RequestRedirect),
     /// Changes host and path for the backend.
@@ -43,6 +47,8 @@ pub enum Filters {
 pub struct State {
     /// Buckets and counts.
     pub rate_limit: rate_limit::State,
+    /// Compiled schemas, and the threads that judge by them.
+    pub validation: validation::State,
 }
 
 impl FilterSet for Filters {
@@ -59,7 +65,9 @@ impl FilterSet for Filters {
 
     fn compile_policies(levels: &[Arc<Policy>], state: &Arc<State>) -> Result<Vec<Self>, InvalidPolicy> {
         let limits = rate_limit::compile(levels, &state.rate_limit)?;
-        Ok(limits.into_iter().map(Self::RateLimit).collect())
+        let validation = validation::compile(levels, &state.validation)?;
+        let limits = limits.into_iter().map(Self::RateLimit);
+        Ok(limits.chain(validation.map(Self::RequestValidation)).collect())
     }
 }
 
@@ -70,6 +78,7 @@ macro_rules! each {
             Self::RequestHeaderModifier($filter) => $call,
             Self::ResponseHeaderModifier($filter) => $call,
             Self::RateLimit($filter) => $call,
+            Self::RequestValidation($filter) => $call,
             Self::RequestRedirect($filter) => $call,
             Self::UrlRewrite($filter) => $call,
         }

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use control_plane_files::Problem;
 use control_plane_model::{Delta, ResourceKey};
 use control_plane_wire::{ClientOptions, Connection, DeltaSink, Refused};
 use kit_process::{drain::Drain, telemetry::Readiness};
@@ -11,11 +12,7 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use crate::{
-    config::Discovery,
-    engine::Proxy,
-    problems::{Problem, Problems},
-};
+use crate::{config::Discovery, engine::Proxy, problems::Problems};
 
 /// What readiness waits for in cluster mode.
 pub const SYNC: &str = "discovery";

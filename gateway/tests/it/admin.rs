@@ -23,6 +23,27 @@ async fn the_admin_port_shows_what_is_served() {
 }
 
 #[tokio::test]
+async fn the_admin_port_explains_what_acts_on_a_route() {
+    let policy = "apiVersion: nebula.dev/v1alpha1\nkind: RateLimitPolicy\nmetadata: {name: limit}\nspec:\n  targetRefs: \
+                  [{group: gateway.networking.k8s.io, kind: Gateway, name: edge}]\n  limits: {client: {rate: 5, per: 1s}}\n";
+    let folder = Folder::with([
+        ("gateway.yaml", gateway()),
+        ("policy.yaml", policy.into()),
+        ("route.yaml", route("shown", "/", "one")),
+        ("service.yaml", service("one", says("one").await)),
+    ]);
+    let gateway = Gateway::ready(&folder).await;
+    let answer = try_get(gateway.admin, "/explain?route=http/default/shown").await.unwrap();
+    let explanation: serde_json::Value = serde_json::from_str(&answer.body).unwrap();
+    let sources = &explanation["policies"][0]["kinds"][0]["sources"];
+    assert_eq!(sources["limits.client"], "rate-limit/default/limit", "{answer:?}");
+    assert!(explanation["objects"]["endpoints/default/one/80"].is_array(), "{answer:?}");
+    for (page, status) in [("/explain?route=http/default/other", 404), ("/explain?route=shown", 400)] {
+        assert_eq!(try_get(gateway.admin, page).await.unwrap().status, status, "{page}");
+    }
+}
+
+#[tokio::test]
 async fn a_web_page_cannot_reach_the_admin_port_through_a_name_of_its_own() {
     let folder = Folder::with([("gateway.yaml", gateway())]);
     let gateway = Gateway::ready(&folder).await;

@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod admin;
 #[cfg(test)]
+mod backend_policies;
+#[cfg(test)]
 mod client_policies;
 #[cfg(test)]
 mod discovery;
@@ -10,6 +12,8 @@ mod discovery;
 mod failures;
 #[cfg(test)]
 mod harness;
+#[cfg(test)]
+mod json_schema_suite;
 #[cfg(test)]
 mod policies;
 mod process;
@@ -23,3 +27,5 @@ mod reload;
 mod tls;
 #[cfg(test)]
 mod traces;
+#[cfg(test)]
+mod validation;

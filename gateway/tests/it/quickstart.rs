@@ -21,6 +21,20 @@ async fn the_quickstart_answers_200_from_a_backend_that_it_brings_along() {
 }
 
 #[tokio::test]
+async fn the_limited_route_of_the_quickstart_answers_429_after_three_requests() {
+    let gateway = Gateway::start(&example("quickstart"));
+    gateway.answers("/", 200).await;
+    let mut statuses = Vec::new();
+    for _ in 0..4 {
+        statuses.push(gateway.get("/limited").await.status.as_u16());
+    }
+    assert_eq!(statuses, [200, 200, 200, 429]);
+    let refused = gateway.get("/limited").await;
+    assert_eq!(refused.header("ratelimit-policy"), "\"client\";q=30;w=60");
+    assert_eq!(gateway.get("/").await.status, 200);
+}
+
+#[tokio::test]
 async fn bring_your_own_leads_to_a_server_on_this_machine() {
     let mine = says("mine").await;
     let text = std::fs::read_to_string(example("bring-your-own").join("gateway.yaml")).unwrap();

@@ -25,6 +25,11 @@ impl ConcurrencySpec {
     pub fn with_pending(self, pending: u32) -> Result<Self, OutOfRange> {
         Ok(Self { pending: within("limits.pending", pending, 0..=1_000_000)?, ..self })
     }
+
+    /// How many may wait.
+    pub fn pending(&self) -> u32 {
+        self.pending
+    }
 }
 
 /// As many calls are under way as may be.

@@ -1,4 +1,5 @@
-//! Measures what a body of 1 KiB costs: strict JSON, then the schema.
+//! Measures what a body of 1 KiB costs: strict JSON, then the schema; and how long larger ones hold up a thread, those that
+//! take every step that a validation may take among them.
 //!
 //! `cargo run --release -p policy-schema --example cost`
 
@@ -11,14 +12,14 @@ use serde_json::{Value, json};
 const ROUNDS: u32 = 20_000;
 
 #[expect(clippy::disallowed_methods, reason = "a measurement needs the clock")]
-fn micros(mut work: impl FnMut()) -> f64 {
+fn micros(rounds: u32, mut work: impl FnMut()) -> f64 {
     // The best of several runs: the machine is shared.
     let runs = (0..7).map(|_| {
         let start = std::time::Instant::now();
-        for _ in 0..ROUNDS {
+        for _ in 0..rounds {
             work();
         }
-        start.elapsed().as_secs_f64() * 1e6 / f64::from(ROUNDS)
+        start.elapsed().as_secs_f64() * 1e6 / f64::from(rounds)
     });
     runs.fold(f64::INFINITY, f64::min)
 }
@@ -60,6 +61,35 @@ fn schema() -> Value {
     })
 }
 
+/// Bodies of up to 1 MiB: orders, numbers, and one that a schema with `uniqueItems` and alternatives makes the most of.
+fn long_bodies(out: &mut impl Write) -> std::io::Result<()> {
+    let limits = TextLimits { bytes: 4 << 20, ..TextLimits::default() };
+    let compile =
+        |schema: &Value| Schema::compile(schema, None, &[], &Options::default()).map_err(std::io::Error::other);
+    let mut order_schema = schema();
+    if let Value::Object(members) = &mut order_schema {
+        // So that its references are to itself.
+        members.insert("$id".to_owned(), json!("https://schemas.example/order"));
+    }
+    let orders = compile(&json!({"type": "array", "items": order_schema}))?;
+    let numbers = compile(&json!({"items": {"type": "integer"}}))?;
+    let alternatives: Vec<Value> = (0..64).map(|index| json!({"minimum": 1000 + index})).collect();
+    let worst = compile(&json!({"items": {"anyOf": alternatives}}))?;
+    for kib in [16, 64, 256, 1024] {
+        let one = order().to_string();
+        let text = format!("[{}]", vec![one.as_str(); kib * 1024 / one.len()].join(","));
+        let digits = format!("[{}]", vec!["1"; kib * 512].join(","));
+        let last = format!("[{}]", vec!["99"; kib * 341].join(","));
+        for (name, schema, text) in [("orders", &orders, text), ("numbers", &numbers, digits), ("worst", &worst, last)]
+        {
+            let check =
+                || drop(black_box(parse(black_box(text.as_bytes()), &limits).map(|value| schema.validate(&value))));
+            writeln!(out, "{kib:5} KiB of {name:16}{:8.2} ms", micros(1, check) / 1e3)?;
+        }
+    }
+    Ok(())
+}
+
 fn main() -> std::io::Result<()> {
     let body = order().to_string();
     let body = body.as_bytes();
@@ -71,13 +101,13 @@ fn main() -> std::io::Result<()> {
         *quantity = json!(0);
     }
     let rows = [
-        ("serde_json", micros(|| drop(black_box(serde_json::from_slice::<Value>(black_box(body)))))),
-        ("strict parse", micros(|| drop(black_box(parse(black_box(body), &limits))))),
-        ("schema, valid", micros(|| drop(black_box(schema.validate(black_box(&value)))))),
-        ("schema, one violation", micros(|| drop(black_box(schema.validate(black_box(&wrong)))))),
+        ("serde_json", micros(ROUNDS, || drop(black_box(serde_json::from_slice::<Value>(black_box(body)))))),
+        ("strict parse", micros(ROUNDS, || drop(black_box(parse(black_box(body), &limits))))),
+        ("schema, valid", micros(ROUNDS, || drop(black_box(schema.validate(black_box(&value)))))),
+        ("schema, one violation", micros(ROUNDS, || drop(black_box(schema.validate(black_box(&wrong)))))),
         (
             "parse and schema",
-            micros(|| drop(black_box(parse(black_box(body), &limits).map(|value| schema.validate(&value))))),
+            micros(ROUNDS, || drop(black_box(parse(black_box(body), &limits).map(|value| schema.validate(&value))))),
         ),
     ];
     let mut out = std::io::stdout();
@@ -85,5 +115,5 @@ fn main() -> std::io::Result<()> {
     for (name, cost) in rows {
         writeln!(out, "{name:24}{cost:8.2} us")?;
     }
-    Ok(())
+    long_bodies(&mut out)
 }

@@ -12,9 +12,11 @@ pub mod problem;
 mod readonly;
 mod references;
 mod schema;
+pub mod settings;
 mod violation;
 
 pub use json::{Limits as TextLimits, MAX_DEPTH, Numbers, ParseError, Reason, parse};
 pub use pointer::MAX_POINTER_BYTES;
+pub use references::ANONYMOUS as BASE_URI;
 pub use schema::{Draft, Formats, Limits, Options, Patterns, Schema, SchemaError};
 pub use violation::{LIMIT, Place, Violation, Violations};

@@ -66,10 +66,14 @@ impl Problem {
         }
     }
 
+    /// The member `errors` as JSON.
+    pub fn errors_json(&self) -> Value {
+        self.errors.iter().map(ProblemError::to_json).collect()
+    }
+
     /// The members as JSON. `type` is left out, which means `about:blank`.
     pub fn to_json(&self) -> Value {
-        let errors: Vec<Value> = self.errors.iter().map(ProblemError::to_json).collect();
-        let mut problem = json!({ "title": self.title, "status": self.status, "errors": errors });
+        let mut problem = json!({ "title": self.title, "status": self.status, "errors": self.errors_json() });
         if let (true, Value::Object(members)) = (self.more, &mut problem) {
             members.insert("more".to_owned(), Value::Bool(true));
         }

@@ -247,7 +247,7 @@ pub(crate) fn locate(document: &Value, uri: Option<&str>) -> Option<(String, Str
 }
 
 /// Base of a schema that names none.
-pub(crate) const ANONYMOUS: &str = "json-schema:///";
+pub const ANONYMOUS: &str = "json-schema:///";
 
 fn unresolved(place: &Place<'_>, keyword: &str, reference: &str) -> SchemaError {
     let location = format!("{}#{}", place.uri, fragment(&pointer::join(&place.pointer, keyword)));

@@ -62,7 +62,7 @@ impl Draft {
 }
 
 /// Whether `format` is checked.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Formats {
     /// As the dialect says: drafts 4 to 7 check it, 2019-09 and 2020-12 take it as an annotation unless their metaschema
     /// has the format-assertion vocabulary.
@@ -75,7 +75,7 @@ pub enum Formats {
 }
 
 /// How `pattern` and `patternProperties` are matched. The syntax is ECMA-262's.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Patterns {
     /// In time linear in the string. A pattern that needs a back reference, or looks around elsewhere than at its start, is
     /// refused when the schema is compiled.
@@ -86,7 +86,7 @@ pub enum Patterns {
 }
 
 /// What a schema and a validation may cost.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Limits {
     /// JSON values in the schema and its resources together. Default 100,000.
     pub nodes: usize,
@@ -134,7 +134,7 @@ impl Limits {
 }
 
 /// How a schema is compiled.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Options {
     /// Whether `format` is checked.
     pub formats: Formats,
@@ -339,18 +339,26 @@ impl Schema {
     /// # Errors: [`Violations`], also where judging it would take more than [`Limits::steps`]; see
     /// [`Violations::is_limit`]. Nothing is allocated for an instance that satisfies most schemas.
     pub fn validate(&self, instance: &Value) -> Result<(), Violations> {
-        let meter = Meter::new(self.limits.steps, usize::MAX);
+        self.validate_within(instance, usize::MAX)
+    }
+
+    /// As [`Self::validate`], in `steps` at the most where the limit is higher.
+    ///
+    /// # Errors: [`Violations`].
+    pub fn validate_within(&self, instance: &Value, steps: usize) -> Result<(), Violations> {
+        let steps = steps.min(self.limits.steps);
+        let meter = Meter::new(steps, usize::MAX);
         let is_valid = self.validator.is_valid(MeteredNode::new(instance, &meter));
         if meter.has_run_out() {
-            return Err(Violations::one(violation::limit(self.limits.steps)));
+            return Err(Violations::one(violation::limit(steps)));
         }
-        if is_valid { Ok(()) } else { Err(self.diagnose(instance)) }
+        if is_valid { Ok(()) } else { Err(self.diagnose(instance, steps)) }
     }
 
     /// Says what is wrong with an instance that is not valid. A meter of its own bounds it, as alternatives within
     /// alternatives may take far longer to explain than to judge.
-    fn diagnose(&self, instance: &Value) -> Violations {
-        let meter = Meter::new(self.limits.steps, DIAGNOSED_ERRORS);
+    fn diagnose(&self, instance: &Value, steps: usize) -> Violations {
+        let meter = Meter::new(steps, DIAGNOSED_ERRORS);
         let errors = self.validator.iter_errors(MeteredNode::new(instance, &meter));
         let sound = errors.filter(|error| is_sound(error.instance()));
         let mut entries = Vec::new();

@@ -8,15 +8,21 @@ use std::{
     sync::Arc,
 };
 
-use control_plane_model::{ListenerKey, ObjectName, Policy, PolicyKey, PolicyKind, PolicySpec, RouteKey};
+use control_plane_model::{BackendKey, ListenerKey, ObjectName, Policy, PolicyKey, PolicyKind, PolicySpec, RouteKey};
+
+use k8s_openapi::api::core::v1::ConfigMap;
 
 use super::{PolicyObject, Target};
+
+type ConfigMaps = BTreeMap<ObjectName, Arc<ConfigMap>>;
 
 /// The policies of one moment.
 #[derive(Default)]
 pub(crate) struct Policies {
     entries: BTreeMap<PolicyKey, PolicyEntry>,
     on: BTreeMap<Target, BTreeMap<PolicyKind, BTreeSet<Rank>>>,
+    /// Who reads a ConfigMap, which may not be there.
+    readers: BTreeMap<ObjectName, BTreeSet<PolicyKey>>,
 }
 
 /// One policy.
@@ -29,10 +35,10 @@ pub(crate) struct PolicyEntry {
 }
 
 impl PolicyEntry {
-    fn new(key: &PolicyKey, object: PolicyObject) -> Self {
+    fn new(key: &PolicyKey, object: PolicyObject, config_maps: &ConfigMaps) -> Self {
         let targets = object.target_refs().iter();
         let targets = targets.map(|reference| Target::new(key.kind, &key.name.namespace, reference)).collect();
-        let spec = object.translate();
+        let spec = object.translate(&key.name.namespace, config_maps);
         Self { object, targets, spec }
     }
 
@@ -71,7 +77,7 @@ struct Rank {
 
 impl Policies {
     /// Stores a policy; whether that changes anything that translation looks at.
-    pub(crate) fn upsert(&mut self, name: ObjectName, object: PolicyObject) -> bool {
+    pub(crate) fn upsert(&mut self, name: ObjectName, object: PolicyObject, config_maps: &ConfigMaps) -> bool {
         let key = PolicyKey { kind: object.kind(), name };
         let same = |entry: &PolicyEntry| {
             let (old, new) = (entry.object.metadata(), object.metadata());
@@ -83,7 +89,10 @@ impl Policies {
             return false;
         }
         self.remove(&key);
-        let entry = PolicyEntry::new(&key, object);
+        for config_map in object.config_maps(&key.name.namespace) {
+            self.readers.entry(config_map).or_default().insert(key.clone());
+        }
+        let entry = PolicyEntry::new(&key, object, config_maps);
         let rank = entry.rank(&key);
         for target in entry.attached() {
             self.on.entry(target.clone()).or_default().entry(key.kind).or_default().insert(rank.clone());
@@ -95,6 +104,14 @@ impl Policies {
     /// Drops a policy; whether there was one.
     pub(crate) fn remove(&mut self, key: &PolicyKey) -> bool {
         let Some(entry) = self.entries.remove(key) else { return false };
+        for config_map in entry.object.config_maps(&key.name.namespace) {
+            if let Some(readers) = self.readers.get_mut(&config_map) {
+                readers.remove(key);
+                if readers.is_empty() {
+                    self.readers.remove(&config_map);
+                }
+            }
+        }
         let rank = entry.rank(key);
         for target in entry.attached() {
             let Some(kinds) = self.on.get_mut(target) else { continue };
@@ -109,6 +126,20 @@ impl Policies {
             }
         }
         true
+    }
+
+    /// The policies that read a ConfigMap.
+    pub(crate) fn readers(&self, config_map: &ObjectName) -> Vec<PolicyKey> {
+        self.readers.get(config_map).into_iter().flatten().cloned().collect()
+    }
+
+    /// Translates a policy again; whether it says something else now.
+    pub(crate) fn read_again(&mut self, key: &PolicyKey, config_maps: &ConfigMaps) -> bool {
+        let Some(entry) = self.entries.get_mut(key) else { return false };
+        let spec = entry.object.translate(&key.name.namespace, config_maps);
+        let is_different = spec != entry.spec;
+        entry.spec = spec;
+        is_different
     }
 
     /// One policy.
@@ -149,6 +180,21 @@ impl Policies {
         keys
     }
 
+    /// The policies that count on a port of a Service. One that names the port, by name or number, counts before one that names
+    /// the Service; of two that name the port in different ways the older.
+    pub(crate) fn keys_of_backend(&self, backend: &BackendKey, port_name: Option<&str>) -> Vec<PolicyKey> {
+        let number = backend.port.to_string();
+        let named = |port: &str| self.on.get(&Target::ServicePort(backend.service.clone(), port.into()));
+        let on_port: Vec<_> = port_name.into_iter().chain([number.as_str()]).filter_map(named).collect();
+        let on_service = self.on.get(&Target::Service(backend.service.clone()));
+        let first = |kind: PolicyKind| {
+            let of_port = on_port.iter().filter_map(|kinds| kinds.get(&kind)?.first()).min();
+            of_port.or_else(|| on_service?.get(&kind)?.first())
+        };
+        let key = |kind| first(kind).map(|rank| PolicyKey { kind, name: rank.name.clone() });
+        PolicyKind::ALL.iter().copied().filter_map(key).collect()
+    }
+
     /// The policies on the way of a request that comes by `listener` to `rule` of `route`, the least specific first.
     pub(crate) fn chain(&self, listener: &ListenerKey, route: Option<&RouteKey>, rule: Option<&str>) -> Vec<PolicyKey> {
         let mut chain = self.keys(&Target::Gateway(listener.gateway.clone()));
@@ -186,6 +232,16 @@ impl Policies {
         let rules = rules.take_while(move |target| matches!(target, Target::Rule(route, _) if *route == of));
         let on_route: Vec<PolicyKey> = self.all_on(&Target::Route(route.clone())).collect();
         on_route.into_iter().chain(rules.flat_map(|target| self.all_on(target)))
+    }
+
+    /// Every policy on a Service and on its ports.
+    pub(crate) fn all_on_service(&self, service: &ObjectName) -> impl Iterator<Item = PolicyKey> + '_ {
+        let first = Target::ServicePort(service.clone(), Arc::from(""));
+        let of = service.clone();
+        let ports = self.on.range(first..).map(|(target, _)| target);
+        let ports = ports.take_while(move |target| matches!(target, Target::ServicePort(service, _) if *service == of));
+        let on_service: Vec<PolicyKey> = self.all_on(&Target::Service(service.clone())).collect();
+        on_service.into_iter().chain(ports.flat_map(|target| self.all_on(target)))
     }
 
     /// Every policy on a target of which `is_meant` is true. Looks at every target that has one.

@@ -16,6 +16,9 @@ pub(crate) enum Target {
     SetListener(ObjectName, Arc<str>),
     Route(RouteKey),
     Rule(RouteKey, Arc<str>),
+    Service(ObjectName),
+    /// By the name or the number of the port.
+    ServicePort(ObjectName, Arc<str>),
 }
 
 impl Target {
@@ -26,6 +29,17 @@ impl Target {
         let name = ObjectName::new(namespace.clone(), reference.name.as_str());
         let section = reference.section_name.as_deref().filter(|section| !section.is_empty()).map(Arc::<str>::from);
         let route = |kind| RouteKey { kind, name: name.clone() };
+        if kind == PolicyKind::Backend {
+            return match (reference.group.as_str(), reference.kind.as_str()) {
+                ("", "Service") => Ok(match section {
+                    None => Self::Service(name),
+                    Some(port) => Self::ServicePort(name, port),
+                }),
+                (group, other) => Err(format!(
+                    "BackendPolicy cannot be attached to {other} of {group:?}, want Service, whose group is empty"
+                )),
+            };
+        }
         let target = match (reference.group.as_str(), reference.kind.as_str()) {
             (GATEWAY_GROUP, "Gateway") => match section {
                 None => Self::Gateway(GatewayKey(name)),
@@ -52,6 +66,14 @@ impl Target {
         Ok(target)
     }
 
+    /// Whether it is a Gateway, a ListenerSet, or a listener of one.
+    pub(crate) fn is_of_gateway(&self) -> bool {
+        match self {
+            Self::Gateway(_) | Self::GatewayListener(..) | Self::ListenerSet(_) | Self::SetListener(..) => true,
+            Self::Route(_) | Self::Rule(..) | Self::Service(_) | Self::ServicePort(..) => false,
+        }
+    }
+
     /// A route, or one of its rules.
     fn of_route(route: RouteKey, rule: Option<Arc<str>>) -> Self {
         match rule {
@@ -64,8 +86,8 @@ impl Target {
 /// Whether a policy of the kind may be on a route or a rule, not on Gateways and listeners alone.
 fn attaches_to_routes(kind: PolicyKind) -> bool {
     match kind {
-        PolicyKind::RateLimit => true,
-        PolicyKind::Client => false,
+        PolicyKind::RateLimit | PolicyKind::RequestValidation => true,
+        PolicyKind::Client | PolicyKind::Backend => false,
     }
 }
 
@@ -82,6 +104,8 @@ impl fmt::Display for Target {
             Self::SetListener(name, section) => write!(formatter, "listener {section} of ListenerSet {name}"),
             Self::Route(route) => write!(formatter, "{} {}", kind(route), route.name),
             Self::Rule(route, rule) => write!(formatter, "rule {rule} of {} {}", kind(route), route.name),
+            Self::Service(name) => write!(formatter, "Service {name}"),
+            Self::ServicePort(name, port) => write!(formatter, "port {port} of Service {name}"),
         }
     }
 }

@@ -22,14 +22,17 @@ pub(super) struct Found {
     pub(super) shared: BTreeSet<String>,
 }
 
+impl Found {
+    /// Adds what was found at other listeners.
+    pub(super) fn add(&mut self, other: Self) {
+        self.contradictions.extend(other.contradictions);
+        self.shared.extend(other.shared);
+    }
+}
+
 /// Looks at `listeners`, on which the policy `key` counts.
-pub(super) fn look(
-    key: &PolicyKey,
-    listeners: &[&ListenerKey],
-    inputs: &Inputs,
-    topology: &Topology,
-    found: &mut Found,
-) {
+pub(super) fn look(key: &PolicyKey, listeners: &[&ListenerKey], inputs: &Inputs, topology: &Topology) -> Found {
+    let mut found = Found::default();
     for listener in listeners {
         let chain = inputs.policies.chain(listener, None, None);
         // The most specific one is told; the others may be good for other listeners.
@@ -42,6 +45,7 @@ pub(super) fn look(
             found.contradictions.insert(format!("listener {} with what holds above it: {error}", listener.name));
         }
     }
+    found
 }
 
 fn effective(listener: &ListenerKey, inputs: &Inputs) -> ClientSettings {

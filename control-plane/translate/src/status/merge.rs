@@ -37,7 +37,7 @@ pub fn merge_status(
     let mut status = before.clone();
     match kind {
         Kind::HttpRoute | Kind::GrpcRoute => merge.entries(&mut status, wanted, &PARENTS),
-        Kind::BackendTlsPolicy | Kind::RateLimitPolicy | Kind::ClientPolicy => {
+        _ if kind == Kind::BackendTlsPolicy || kind.policy().is_some() => {
             merge.entries(&mut status, wanted, &ANCESTORS);
         }
         _ if ours.status.is_null() => merge.withdraw(&mut status),

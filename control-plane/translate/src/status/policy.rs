@@ -1,4 +1,4 @@
-//! Statuses of policies: an entry for each Gateway that a policy acts on (GEP-713, "ancestors").
+//! Statuses of policies: an entry for each Gateway, or Service, that a policy acts on (GEP-713, "ancestors").
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -26,10 +26,11 @@ pub(crate) struct PolicyFacts<'a> {
     pub(crate) routes: &'a BTreeMap<RouteKey, Outcome>,
 }
 
-/// What an entry is about: a Gateway of ours, or a target that is not there.
+/// What an entry is about: a Gateway of ours, a Service, or a target that is not there.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Ancestor {
     Gateway(GatewayKey),
+    Service(ObjectName),
     Missing {
         kind: &'static str,
         name: ObjectName,
@@ -77,9 +78,11 @@ pub(crate) fn policy(key: &PolicyKey, entry: &PolicyEntry, facts: &PolicyFacts<'
 }
 
 fn reference(ancestor: &Ancestor, entry: &PolicyEntry) -> Value {
-    let of = |kind: &str, name: &ObjectName| json!({"group": GATEWAY_GROUP, "kind": kind, "namespace": &*name.namespace, "name": &*name.name});
+    let reference = |group: &str, kind: &str, name: &ObjectName| json!({"group": group, "kind": kind, "namespace": &*name.namespace, "name": &*name.name});
+    let of = |kind: &str, name: &ObjectName| reference(GATEWAY_GROUP, kind, name);
     match ancestor {
         Ancestor::Gateway(key) => of("Gateway", &key.0),
+        Ancestor::Service(name) => reference("", "Service", name),
         Ancestor::Missing { kind, name } => of(kind, name),
         Ancestor::Unfit(index) => entry.object.target_refs().get(*index).map_or(
             Value::Null,
@@ -91,27 +94,52 @@ fn reference(ancestor: &Ancestor, entry: &PolicyEntry) -> Value {
 impl PolicyFacts<'_> {
     /// Adds what there is to say about one target.
     fn look(&self, key: &PolicyKey, target: &Target, ancestors: &mut BTreeMap<Ancestor, Findings>) {
-        let (gateways, missing) = self.gateways_of(target);
+        let (found, missing) = self.ancestors_of(target);
         if let Some((ancestor, message)) = missing {
             return ancestors.entry(ancestor).or_default().missing.push(message);
         }
         let winner = self.inputs.policies.winner(target, key.kind);
         let older = winner.filter(|winner| winner != key);
-        for gateway in gateways {
-            let overridden = self.overridden(key, target, &gateway);
-            let of = gateway.clone();
-            let findings = ancestors.entry(Ancestor::Gateway(gateway)).or_default();
+        for ancestor in found {
+            let overridden = match &ancestor {
+                Ancestor::Gateway(gateway) => self.overridden(key, target, gateway),
+                Ancestor::Service(_) | Ancestor::Missing { .. } | Ancestor::Unfit(_) => BTreeSet::new(),
+            };
+            let client = match &ancestor {
+                Ancestor::Gateway(gateway) if key.kind == PolicyKind::Client => {
+                    client_policy::look(key, &self.listeners_of(target, gateway), self.inputs, self.topology)
+                }
+                _ => client_policy::Found::default(),
+            };
+            let findings = ancestors.entry(ancestor).or_default();
             if let Some(older) = &older {
                 let (kind, name) = (older.kind.resource_kind(), &older.name);
                 findings.conflicts.push(format!("on {target} {kind} {name} counts, which is older or first by name"));
             } else {
                 findings.counts = true;
                 findings.overridden.extend(overridden);
-                if key.kind == PolicyKind::Client {
-                    let listeners = self.listeners_of(target, &of);
-                    client_policy::look(key, &listeners, self.inputs, self.topology, &mut findings.client);
-                }
+                findings.client.add(client);
             }
+        }
+    }
+
+    /// What the entries for `target` are about, or what is not there.
+    fn ancestors_of(&self, target: &Target) -> (Vec<Ancestor>, Option<(Ancestor, String)>) {
+        let (Target::Service(name) | Target::ServicePort(name, _)) = target else {
+            let (gateways, missing) = self.gateways_of(target);
+            return (gateways.into_iter().map(Ancestor::Gateway).collect(), missing);
+        };
+        let missing = |what: String| (Vec::new(), Some((Ancestor::Service(name.clone()), what)));
+        let Some(service) = self.inputs.services.get(name) else {
+            return missing(format!("Service {name} does not exist"));
+        };
+        let ports = service.spec.as_ref().and_then(|spec| spec.ports.as_deref()).unwrap_or_default();
+        let is_meant = |wanted: &str| {
+            ports.iter().any(|port| port.name.as_deref() == Some(wanted) || port.port.to_string() == wanted)
+        };
+        match target {
+            Target::ServicePort(_, port) if !is_meant(port) => missing(format!("there is no {target}")),
+            _ => (vec![Ancestor::Service(name.clone())], None),
         }
     }
 
@@ -124,6 +152,7 @@ impl PolicyFacts<'_> {
         let has =
             |listeners: &[ListenerState], name: &str| listeners.iter().any(|listener| *listener.key.name == *name);
         match target {
+            Target::Service(_) | Target::ServicePort(..) => none(),
             Target::Gateway(key) | Target::GatewayListener(key, _) => {
                 let Some(state) = self.topology.gateways.get(key) else {
                     let is_strange = self.inputs.gateways.contains_key(&key.0);
@@ -174,7 +203,7 @@ impl PolicyFacts<'_> {
     /// Fields of the policy on `target` that a less specific one overrides, as `field by policy`.
     fn overridden(&self, key: &PolicyKey, target: &Target, gateway: &GatewayKey) -> BTreeSet<String> {
         let (route, rule) = match target {
-            Target::Gateway(_) => return BTreeSet::new(),
+            Target::Gateway(_) | Target::Service(_) | Target::ServicePort(..) => return BTreeSet::new(),
             Target::Route(route) => (Some(route), None),
             Target::Rule(route, rule) => (Some(route), Some(&**rule)),
             Target::GatewayListener(..) | Target::ListenerSet(_) | Target::SetListener(..) => (None, None),
@@ -203,6 +232,7 @@ impl PolicyFacts<'_> {
                 let attached = self.routes.get(route).into_iter().flat_map(|outcome| &outcome.attached);
                 return attached.filter(|listener| listener.gateway == *gateway).collect();
             }
+            Target::Service(_) | Target::ServicePort(..) => (None, None),
             Target::Gateway(key) => (of_gateway(key), None),
             Target::GatewayListener(key, name) => (of_gateway(key), Some(name)),
             Target::ListenerSet(set) => (of_set(set), None),
@@ -222,9 +252,16 @@ impl PolicyFacts<'_> {
         let accepted = accepted(entry, ancestor, findings);
         let is_accepted = accepted.status;
         let mut conditions = vec![accepted];
-        if let (true, Ancestor::Gateway(gateway)) = (is_accepted, ancestor) {
-            let refused =
-                self.inputs.reports.get(gateway).and_then(|refused| refused.get(&ResourceKey::Policy(key.clone())));
+        let resource = ResourceKey::Policy(key.clone());
+        let refused = match ancestor {
+            Ancestor::Gateway(gateway) => {
+                Some(self.inputs.reports.get(gateway).and_then(|refused| refused.get(&resource)))
+            }
+            // Proxies of any Gateway may use the Service.
+            Ancestor::Service(_) => Some(self.inputs.reports.values().find_map(|refused| refused.get(&resource))),
+            Ancestor::Missing { .. } | Ancestor::Unfit(_) => None,
+        };
+        if let Some(refused) = refused.filter(|_| is_accepted) {
             conditions.push(match refused {
                 Some(text) => {
                     let message = format!("refused by a proxy, so that its targets get 500: {text}");

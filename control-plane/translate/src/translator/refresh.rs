@@ -136,8 +136,7 @@ impl Translator {
             stale.routes.extend(self.index.children(&Parent::ListenerSet(name.clone())).cloned());
         }
         // Whether a policy of a Gateway or listener has its target depends on them all.
-        let on_listeners =
-            self.inputs.policies.all_where(|target| !matches!(target, Target::Route(_) | Target::Rule(..)));
+        let on_listeners = self.inputs.policies.all_where(Target::is_of_gateway);
         stale.statuses.extend(on_listeners.iter().map(policy_object));
         // What a ListenerSet's status says depends on its Gateway too.
         let sets = old.listener_sets.keys().chain(new.listener_sets.keys());
@@ -210,7 +209,7 @@ impl Translator {
 
     fn refresh_backends(&mut self, stale: &Stale, pass: &mut Pass) {
         let mut keys = std::mem::take(&mut pass.touched.backends);
-        for service in stale.services.iter().chain(&stale.endpoints) {
+        for service in stale.services.iter().chain(&stale.endpoints).chain(&stale.backends) {
             keys.extend(self.index.backends_of(service).cloned());
         }
         for key in keys {
@@ -230,7 +229,9 @@ impl Translator {
         }
         let service = self.inputs.services.get(&key.service)?;
         let protocol = backend::protocol(key, service, &self.inputs).ok()?;
-        Some(Arc::new(Backend { key: key.clone(), protocol, policies: Vec::new() }))
+        let port_name = backend::service_port(service, key.port).and_then(|port| port.name.as_deref());
+        let policies = self.inputs.policies.keys_of_backend(key, port_name);
+        Some(Arc::new(Backend { key: key.clone(), protocol, policies }))
     }
 
     fn refresh_statuses(&mut self, stale: &Stale, pass: &mut Pass) -> Vec<StatusUpdate> {

@@ -57,15 +57,15 @@ impl Translator {
                 let service = self.inputs.service_of_slice(name);
                 service.map_or_else(Vec::new, |service| backends(&service, ResourceKey::Endpoints))
             }
-            Kind::RateLimitPolicy | Kind::ClientPolicy => kind
-                .policy()
-                .map_or_else(Vec::new, |kind| vec![ResourceKey::Policy(PolicyKey { kind, name: name.clone() })]),
             Kind::GatewayClass
             | Kind::ReferenceGrant
             | Kind::BackendTlsPolicy
             | Kind::GatewayConfig
             | Kind::ConfigMap
             | Kind::Namespace => Vec::new(),
+            other => other
+                .policy()
+                .map_or_else(Vec::new, |kind| vec![ResourceKey::Policy(PolicyKey { kind, name: name.clone() })]),
         }
     }
 

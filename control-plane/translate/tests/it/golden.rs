@@ -100,5 +100,7 @@ golden! {
     refused_by_proxy: Cluster,
     not_ours: Cluster,
     policies: Cluster,
+    backend_policies: Cluster,
+    request_validation: Cluster,
     client_policies: Cluster,
 }

@@ -49,11 +49,22 @@ fn universe() -> Vec<Vec<String>> {
     let client = |name: &str, spec: &str| {
         format!("kind: ClientPolicy\nmetadata: {{name: {name}, namespace: a, generation: 1}}\nspec: {spec}")
     };
+    let backend_policy = |name: &str, created: u32, spec: &str| {
+        format!(
+            "kind: BackendPolicy\nmetadata: {{name: {name}, namespace: a, generation: 1, creationTimestamp: \
+             '202{created}-01-01T00:00:00Z'}}\nspec: {spec}"
+        )
+    };
     let target = |kind: &str, name: &str, section: &str| {
         let section = if section.is_empty() { String::new() } else { format!(", sectionName: {section}") };
         format!("{{group: gateway.networking.k8s.io, kind: {kind}, name: {name}{section}}}")
     };
     let limits = "limits: {a: {rate: 1, per: 1s}}";
+    let validation = |target: &str, fields: &str| {
+        format!(
+            "kind: RequestValidationPolicy\nmetadata: {{name: v, namespace: a, generation: 1}}\nspec: {{targetRefs: [{target}], {fields}}}"
+        )
+    };
     let own = "{name: own, matches: [{path: {value: /x}}], backendRefs: [{name: s, port: 80}]}";
     vec![
         vec![
@@ -125,6 +136,16 @@ fn universe() -> Vec<Vec<String>> {
             policy("g", 2, &format!("{{targetRefs: [{}], {limits}}}", target("HTTPRoute", "r", ""))),
         ],
         vec![
+            validation(&target("HTTPRoute", "r", "own"), "openapi: {configMapRef: {name: docs, key: d}}"),
+            validation(&target("Gateway", "one", ""), "schemas: {s: {configMapRef: {name: docs, key: d}}}, body: {content: {application/json: {schema: {$ref: s}}}}"),
+            validation(&target("HTTPRoute", "r", ""), "body: {content: {application/json: {schema: {type: wrong}}}}"),
+        ],
+        vec![
+            "kind: ConfigMap\nmetadata: {name: docs, namespace: a}\ndata: {d: '{\"openapi\": \"3.1.0\"}'}".into(),
+            "kind: ConfigMap\nmetadata: {name: docs, namespace: a}\ndata: {d: 'openapi: 2.0'}".into(),
+            "kind: ConfigMap\nmetadata: {name: docs, namespace: a}\ndata: {other: '{}'}".into(),
+        ],
+        vec![
             policy("h", 0, &format!("{{targetRefs: [{}, {}], {limits}}}", target("Gateway", "one", ""), target("HTTPRoute", "r", ""))),
             policy("h", 0, &format!("{{targetRefs: [{}], mode: Report}}", target("GRPCRoute", "r", ""))),
         ],
@@ -136,6 +157,15 @@ fn universe() -> Vec<Vec<String>> {
         vec![
             client("d", &format!("{{targetRefs: [{}], tls: {{maxVersion: TLSv1.2}}}}", target("Gateway", "one", "http"))),
             client("d", &format!("{{targetRefs: [{}, {}]}}", target("Gateway", "one", ""), target("HTTPRoute", "r", ""))),
+        ],
+        vec![
+            backend_policy("b", 0, "{targetRefs: [{kind: Service, name: s}], limits: {maxRequests: 5}}"),
+            backend_policy("b", 0, "{targetRefs: [{kind: Service, name: s, sectionName: '80'}], limits: {maxRequests: 5}}"),
+            backend_policy("b", 2, "{targetRefs: [{kind: Service, name: s}, {kind: Service, name: s, sectionName: x}], retries: {on: {}}}"),
+        ],
+        vec![
+            backend_policy("c", 1, "{targetRefs: [{kind: Service, name: s}], circuitBreaker: {}}"),
+            backend_policy("c", 1, "{targetRefs: [{kind: Service, name: other}, {kind: Gateway, name: one}], circuitBreaker: {}}"),
         ],
         vec!["kind: Namespace\nmetadata: {name: a, labels: {tier: web}}".into(), "kind: Namespace\nmetadata: {name: a}".into()],
         vec!["kind: Namespace\nmetadata: {name: b, labels: {tier: web}}".into()],
@@ -151,7 +181,7 @@ const FACTS: &[&str] = &[
     "kind: Provisioned\nnamespace: a\nname: one\naddresses: [192.0.2.1]\nready: true",
     "kind: Provisioned\nnamespace: a\nname: one\naddresses: []\nready: false",
     "kind: Report\nnamespace: a\nname: one\nrefused: {route/http/a/r: broken, listener/a/one/http: port}",
-    "kind: Report\nnamespace: a\nname: one\nrefused: {backend/a/s/80: broken, policy/rate-limit/a/p: broken}",
+    "kind: Report\nnamespace: a\nname: one\nrefused: {backend/a/s/80: broken, policy/rate-limit/a/p: broken, policy/backend/a/b: broken}",
     "kind: Report\nnamespace: a\nname: one\nrefused: {}",
 ];
 

@@ -757,7 +757,7 @@ pub mod path_rewrite {
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Policy {
     /// Of the kind that the key names, or invalid.
-    #[prost(oneof = "policy::Spec", tags = "1, 2, 7")]
+    #[prost(oneof = "policy::Spec", tags = "1, 2, 3, 4, 5")]
     pub spec: ::core::option::Option<policy::Spec>,
 }
 /// Nested message and enum types in `Policy`.
@@ -769,7 +769,11 @@ pub mod policy {
         Invalid(super::InvalidPolicy),
         #[prost(message, tag = "2")]
         RateLimit(super::RateLimitPolicy),
-        #[prost(message, tag = "7")]
+        #[prost(message, tag = "3")]
+        Backend(super::BackendPolicy),
+        #[prost(message, tag = "4")]
+        RequestValidation(super::RequestValidationPolicy),
+        #[prost(message, tag = "5")]
         Client(super::ClientPolicy),
     }
 }
@@ -893,6 +897,440 @@ pub struct ConcurrencyLimit {
     #[prost(message, repeated, tag = "3")]
     pub key: ::prost::alloc::vec::Vec<KeyPart>,
 }
+/// Not merged with others. Ranges are those of the custom resource.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct BackendPolicy {
+    #[prost(message, optional, tag = "1")]
+    pub limits: ::core::option::Option<ConcurrencyLimits>,
+    #[prost(message, optional, tag = "2")]
+    pub adaptive: ::core::option::Option<AdaptiveLimit>,
+    #[prost(message, optional, tag = "3")]
+    pub breaker: ::core::option::Option<CircuitBreaker>,
+    #[prost(message, optional, tag = "4")]
+    pub outliers: ::core::option::Option<OutlierDetection>,
+    #[prost(message, optional, tag = "5")]
+    pub health_check: ::core::option::Option<HealthCheck>,
+    #[prost(uint32, tag = "6")]
+    pub panic_percent: u32,
+    #[prost(message, optional, tag = "7")]
+    pub balance: ::core::option::Option<Balance>,
+    #[prost(message, optional, tag = "8")]
+    pub retries: ::core::option::Option<Retries>,
+    #[prost(message, optional, tag = "9")]
+    pub timeouts: ::core::option::Option<BackendTimeouts>,
+    #[prost(message, optional, tag = "10")]
+    pub fallback: ::core::option::Option<Fallback>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ConcurrencyLimits {
+    #[prost(uint32, tag = "1")]
+    pub max: u32,
+    #[prost(uint32, tag = "2")]
+    pub pending: u32,
+    #[prost(message, optional, tag = "3")]
+    pub max_wait: ::core::option::Option<Duration>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AdaptiveLimit {
+    #[prost(uint32, tag = "1")]
+    pub min: u32,
+    #[prost(uint32, tag = "2")]
+    pub max: u32,
+    #[prost(uint32, tag = "3")]
+    pub initial: u32,
+    #[prost(message, optional, tag = "4")]
+    pub window: ::core::option::Option<Duration>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct CircuitBreaker {
+    #[prost(uint32, tag = "3")]
+    pub minimum_requests: u32,
+    #[prost(uint32, tag = "4")]
+    pub failure_percent: u32,
+    #[prost(message, optional, tag = "5")]
+    pub slow: ::core::option::Option<SlowCalls>,
+    #[prost(uint32, optional, tag = "6")]
+    pub consecutive_failures: ::core::option::Option<u32>,
+    #[prost(message, optional, tag = "7")]
+    pub open: ::core::option::Option<OpenTime>,
+    #[prost(message, optional, tag = "8")]
+    pub half_open: ::core::option::Option<HalfOpen>,
+    #[prost(message, optional, tag = "9")]
+    pub ramp: ::core::option::Option<Duration>,
+    /// None of either: the default of that.
+    #[prost(message, repeated, tag = "10")]
+    pub failure_statuses: ::prost::alloc::vec::Vec<StatusRange>,
+    /// Sorted, each once.
+    #[prost(uint32, repeated, tag = "11")]
+    pub failure_grpc_codes: ::prost::alloc::vec::Vec<u32>,
+    #[prost(oneof = "circuit_breaker::Window", tags = "1, 2")]
+    pub window: ::core::option::Option<circuit_breaker::Window>,
+}
+/// Nested message and enum types in `CircuitBreaker`.
+pub mod circuit_breaker {
+    #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Window {
+        #[prost(uint32, tag = "1")]
+        WindowRequests(u32),
+        #[prost(message, tag = "2")]
+        WindowTime(super::Duration),
+    }
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SlowCalls {
+    #[prost(message, optional, tag = "1")]
+    pub threshold: ::core::option::Option<Duration>,
+    #[prost(uint32, tag = "2")]
+    pub percent: u32,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct OpenTime {
+    #[prost(message, optional, tag = "1")]
+    pub duration: ::core::option::Option<Duration>,
+    #[prost(uint32, tag = "2")]
+    pub factor: u32,
+    #[prost(message, optional, tag = "3")]
+    pub maximum: ::core::option::Option<Duration>,
+    #[prost(uint32, tag = "4")]
+    pub jitter_percent: u32,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct HalfOpen {
+    #[prost(uint32, tag = "1")]
+    pub probes: u32,
+    #[prost(uint32, tag = "2")]
+    pub successes: u32,
+    #[prost(message, optional, tag = "3")]
+    pub max_duration: ::core::option::Option<Duration>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct StatusRange {
+    #[prost(uint32, tag = "1")]
+    pub first: u32,
+    #[prost(uint32, tag = "2")]
+    pub last: u32,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct OutlierDetection {
+    #[prost(message, optional, tag = "1")]
+    pub interval: ::core::option::Option<Duration>,
+    #[prost(message, optional, tag = "2")]
+    pub base_ejection: ::core::option::Option<Duration>,
+    #[prost(message, optional, tag = "3")]
+    pub max_ejection: ::core::option::Option<Duration>,
+    #[prost(uint32, tag = "4")]
+    pub jitter_percent: u32,
+    #[prost(uint32, tag = "5")]
+    pub max_ejection_percent: u32,
+    #[prost(bool, tag = "6")]
+    pub at_least_one: bool,
+    #[prost(uint32, optional, tag = "7")]
+    pub consecutive_5xx: ::core::option::Option<u32>,
+    #[prost(uint32, optional, tag = "8")]
+    pub consecutive_gateway_errors: ::core::option::Option<u32>,
+    #[prost(uint32, optional, tag = "9")]
+    pub consecutive_local_failures: ::core::option::Option<u32>,
+    #[prost(message, optional, tag = "10")]
+    pub success_rate: ::core::option::Option<SuccessRate>,
+    #[prost(message, optional, tag = "11")]
+    pub failure_percentage: ::core::option::Option<FailurePercentage>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SuccessRate {
+    #[prost(uint32, tag = "1")]
+    pub minimum_endpoints: u32,
+    #[prost(uint32, tag = "2")]
+    pub minimum_requests: u32,
+    #[prost(uint32, tag = "3")]
+    pub deviations: u32,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct FailurePercentage {
+    #[prost(uint32, tag = "1")]
+    pub minimum_endpoints: u32,
+    #[prost(uint32, tag = "2")]
+    pub minimum_requests: u32,
+    #[prost(uint32, tag = "3")]
+    pub percent: u32,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct HealthCheck {
+    #[prost(message, optional, tag = "1")]
+    pub interval: ::core::option::Option<Duration>,
+    #[prost(message, optional, tag = "2")]
+    pub timeout: ::core::option::Option<Duration>,
+    #[prost(uint32, tag = "3")]
+    pub jitter_percent: u32,
+    #[prost(uint32, tag = "4")]
+    pub healthy_threshold: u32,
+    #[prost(uint32, tag = "5")]
+    pub unhealthy_threshold: u32,
+    /// Not 0.
+    #[prost(uint32, optional, tag = "6")]
+    pub port: ::core::option::Option<u32>,
+    #[prost(oneof = "health_check::Probe", tags = "7, 8, 9")]
+    pub probe: ::core::option::Option<health_check::Probe>,
+}
+/// Nested message and enum types in `HealthCheck`.
+pub mod health_check {
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum Probe {
+        #[prost(message, tag = "7")]
+        Tcp(super::TcpProbe),
+        #[prost(message, tag = "8")]
+        Http(super::HttpProbe),
+        #[prost(message, tag = "9")]
+        Grpc(super::GrpcProbe),
+    }
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TcpProbe {}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct HttpProbe {
+    #[prost(string, tag = "1")]
+    pub path: ::prost::alloc::string::String,
+    #[prost(bytes = "bytes", optional, tag = "2")]
+    pub host: ::core::option::Option<::prost::bytes::Bytes>,
+    #[prost(message, repeated, tag = "3")]
+    pub statuses: ::prost::alloc::vec::Vec<StatusRange>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GrpcProbe {
+    #[prost(string, tag = "1")]
+    pub service: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Balance {
+    #[prost(oneof = "balance::Kind", tags = "1, 2, 3, 4, 5")]
+    pub kind: ::core::option::Option<balance::Kind>,
+}
+/// Nested message and enum types in `Balance`.
+pub mod balance {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Kind {
+        #[prost(message, tag = "1")]
+        PeakEwma(super::PeakEwma),
+        #[prost(message, tag = "2")]
+        LeastRequest(super::LeastRequest),
+        #[prost(message, tag = "3")]
+        RoundRobin(super::RoundRobin),
+        #[prost(message, tag = "4")]
+        RingHash(super::HashKey),
+        #[prost(message, tag = "5")]
+        Maglev(super::HashKey),
+    }
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PeakEwma {}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LeastRequest {}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RoundRobin {}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct HashKey {
+    #[prost(oneof = "hash_key::Key", tags = "1, 2, 3")]
+    pub key: ::core::option::Option<hash_key::Key>,
+}
+/// Nested message and enum types in `HashKey`.
+pub mod hash_key {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Key {
+        #[prost(message, tag = "1")]
+        Address(super::ClientAddress),
+        #[prost(string, tag = "2")]
+        Header(::prost::alloc::string::String),
+        #[prost(string, tag = "3")]
+        Cookie(::prost::alloc::string::String),
+    }
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ClientAddress {}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Retries {
+    #[prost(uint32, tag = "1")]
+    pub limit: u32,
+    /// Sorted, each once.
+    #[prost(enumeration = "LocalFailure", repeated, tag = "2")]
+    pub failures: ::prost::alloc::vec::Vec<i32>,
+    #[prost(message, repeated, tag = "3")]
+    pub statuses: ::prost::alloc::vec::Vec<StatusRange>,
+    /// Sorted, each once.
+    #[prost(uint32, repeated, tag = "4")]
+    pub grpc_codes: ::prost::alloc::vec::Vec<u32>,
+    #[prost(bool, tag = "5")]
+    pub any_method: bool,
+    #[prost(message, optional, tag = "6")]
+    pub backoff_base: ::core::option::Option<Duration>,
+    #[prost(message, optional, tag = "7")]
+    pub backoff_max: ::core::option::Option<Duration>,
+    #[prost(uint32, tag = "8")]
+    pub max_body: u32,
+    #[prost(message, optional, tag = "9")]
+    pub budget: ::core::option::Option<RetryBudget>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RetryBudget {
+    #[prost(uint32, tag = "1")]
+    pub percent: u32,
+    #[prost(message, optional, tag = "2")]
+    pub window: ::core::option::Option<Duration>,
+    #[prost(uint32, tag = "3")]
+    pub minimum: u32,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct BackendTimeouts {
+    #[prost(message, optional, tag = "1")]
+    pub connect: ::core::option::Option<Duration>,
+    #[prost(message, optional, tag = "2")]
+    pub response: ::core::option::Option<Duration>,
+    #[prost(message, optional, tag = "3")]
+    pub attempt: ::core::option::Option<Duration>,
+    #[prost(message, optional, tag = "4")]
+    pub idle: ::core::option::Option<Duration>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Fallback {
+    #[prost(oneof = "fallback::Kind", tags = "1")]
+    pub kind: ::core::option::Option<fallback::Kind>,
+}
+/// Nested message and enum types in `Fallback`.
+pub mod fallback {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Kind {
+        #[prost(message, tag = "1")]
+        Response(super::FallbackResponse),
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct FallbackResponse {
+    #[prost(uint32, tag = "1")]
+    pub status: u32,
+    #[prost(bytes = "bytes", tag = "2")]
+    pub content_type: ::prost::bytes::Bytes,
+    #[prost(bytes = "bytes", tag = "3")]
+    pub body: ::prost::bytes::Bytes,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct RequestValidationPolicy {
+    #[prost(message, optional, tag = "1")]
+    pub settings: ::core::option::Option<RequestValidationSettings>,
+    #[prost(message, optional, tag = "2")]
+    pub overrides: ::core::option::Option<RequestValidationSettings>,
+}
+/// Schemas and documents are JSON texts.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct RequestValidationSettings {
+    #[prost(bool, optional, tag = "1")]
+    pub disabled: ::core::option::Option<bool>,
+    #[prost(enumeration = "PolicyMode", tag = "2")]
+    pub mode: i32,
+    #[prost(enumeration = "InvalidStatus", tag = "3")]
+    pub status: i32,
+    #[prost(enumeration = "Otherwise", tag = "4")]
+    pub unknown_media_types: i32,
+    #[prost(enumeration = "Otherwise", tag = "5")]
+    pub unknown_query: i32,
+    /// 1 to 256.
+    #[prost(uint32, optional, tag = "6")]
+    pub max_depth: ::core::option::Option<u32>,
+    #[prost(enumeration = "Numbers", tag = "7")]
+    pub numbers: i32,
+    #[prost(bool, optional, tag = "8")]
+    pub body_required: ::core::option::Option<bool>,
+    /// Not 0.
+    #[prost(uint32, optional, tag = "9")]
+    pub max_bytes: ::core::option::Option<u32>,
+    /// Sorted by media type, each once.
+    #[prost(message, repeated, tag = "10")]
+    pub content: ::prost::alloc::vec::Vec<BodyContent>,
+    /// Sorted by key, each once.
+    #[prost(message, repeated, tag = "11")]
+    pub parameters: ::prost::alloc::vec::Vec<Parameter>,
+    #[prost(message, optional, tag = "12")]
+    pub openapi: ::core::option::Option<OpenApi>,
+    /// Sets of documents that schemas refer to.
+    #[prost(message, repeated, tag = "13")]
+    pub resources: ::prost::alloc::vec::Vec<SchemaResources>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct BodyContent {
+    /// In lower case.
+    #[prost(string, tag = "1")]
+    pub media_type: ::prost::alloc::string::String,
+    #[prost(oneof = "body_content::Described", tags = "2, 3")]
+    pub described: ::core::option::Option<body_content::Described>,
+}
+/// Nested message and enum types in `BodyContent`.
+pub mod body_content {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Described {
+        #[prost(message, tag = "2")]
+        Checked(super::CheckedBody),
+        #[prost(message, tag = "3")]
+        Unchecked(super::UncheckedBody),
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CheckedBody {
+    #[prost(message, optional, tag = "1")]
+    pub schema: ::core::option::Option<SchemaSource>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct UncheckedBody {}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SchemaSource {
+    #[prost(string, tag = "1")]
+    pub schema: ::prost::alloc::string::String,
+    /// Index of the set of documents that it refers to.
+    #[prost(uint32, tag = "2")]
+    pub resources: u32,
+    #[prost(enumeration = "Draft", tag = "3")]
+    pub draft: i32,
+    #[prost(enumeration = "Formats", tag = "4")]
+    pub formats: i32,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct SchemaResources {
+    /// Sorted by URI, each once.
+    #[prost(message, repeated, tag = "1")]
+    pub documents: ::prost::alloc::vec::Vec<SchemaResource>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SchemaResource {
+    /// Absolute, without a fragment.
+    #[prost(string, tag = "1")]
+    pub uri: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub document: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Parameter {
+    #[prost(string, tag = "1")]
+    pub key: ::prost::alloc::string::String,
+    #[prost(enumeration = "ParameterPlace", tag = "2")]
+    pub place: i32,
+    #[prost(string, tag = "3")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(bool, tag = "4")]
+    pub required: bool,
+    #[prost(enumeration = "ParameterStyle", tag = "5")]
+    pub style: i32,
+    #[prost(bool, optional, tag = "6")]
+    pub explode: ::core::option::Option<bool>,
+    #[prost(message, optional, tag = "7")]
+    pub schema: ::core::option::Option<SchemaSource>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct OpenApi {
+    /// OpenAPI 3.0 or 3.1.
+    #[prost(string, tag = "1")]
+    pub document: ::prost::alloc::string::String,
+    /// Empty, or beginning with a slash and not ending with one.
+    #[prost(string, tag = "2")]
+    pub base_path: ::prost::alloc::string::String,
+    #[prost(enumeration = "Otherwise", tag = "3")]
+    pub unmatched: i32,
+}
 /// Of what a listener grants its clients. What is left out is left to the Gateway's policy, then to the proxy.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ClientPolicy {
@@ -908,7 +1346,7 @@ pub struct ClientPolicy {
     #[prost(message, optional, tag = "5")]
     pub tls: ::core::option::Option<ClientTls>,
     #[prost(message, optional, tag = "6")]
-    pub client_address: ::core::option::Option<ClientAddress>,
+    pub client_address: ::core::option::Option<ClientOrigin>,
     #[prost(message, optional, tag = "7")]
     pub proxy_protocol: ::core::option::Option<ProxyProtocol>,
 }
@@ -966,14 +1404,14 @@ pub struct ClientTls {
     pub alpn: ::prost::alloc::vec::Vec<i32>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct ClientAddress {
+pub struct ClientOrigin {
     #[prost(enumeration = "ForwardingHeader", tag = "3")]
     pub header: i32,
-    #[prost(oneof = "client_address::Trust", tags = "1, 2")]
-    pub trust: ::core::option::Option<client_address::Trust>,
+    #[prost(oneof = "client_origin::Trust", tags = "1, 2")]
+    pub trust: ::core::option::Option<client_origin::Trust>,
 }
-/// Nested message and enum types in `ClientAddress`.
-pub mod client_address {
+/// Nested message and enum types in `ClientOrigin`.
+pub mod client_origin {
     #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
     pub enum Trust {
         /// Not 0.
@@ -1194,6 +1632,270 @@ impl Missing {
             "MISSING_ADDRESS" => Some(Self::Address),
             "MISSING_SHARED" => Some(Self::Shared),
             "MISSING_SKIP" => Some(Self::Skip),
+            _ => None,
+        }
+    }
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum LocalFailure {
+    Unspecified = 0,
+    Connect = 1,
+    Reset = 2,
+    Timeout = 3,
+}
+impl LocalFailure {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "LOCAL_FAILURE_UNSPECIFIED",
+            Self::Connect => "LOCAL_FAILURE_CONNECT",
+            Self::Reset => "LOCAL_FAILURE_RESET",
+            Self::Timeout => "LOCAL_FAILURE_TIMEOUT",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "LOCAL_FAILURE_UNSPECIFIED" => Some(Self::Unspecified),
+            "LOCAL_FAILURE_CONNECT" => Some(Self::Connect),
+            "LOCAL_FAILURE_RESET" => Some(Self::Reset),
+            "LOCAL_FAILURE_TIMEOUT" => Some(Self::Timeout),
+            _ => None,
+        }
+    }
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum InvalidStatus {
+    /// Left to the other policies of the chain.
+    Unspecified = 0,
+    BadRequest = 1,
+    UnprocessableContent = 2,
+}
+impl InvalidStatus {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "INVALID_STATUS_UNSPECIFIED",
+            Self::BadRequest => "INVALID_STATUS_BAD_REQUEST",
+            Self::UnprocessableContent => "INVALID_STATUS_UNPROCESSABLE_CONTENT",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "INVALID_STATUS_UNSPECIFIED" => Some(Self::Unspecified),
+            "INVALID_STATUS_BAD_REQUEST" => Some(Self::BadRequest),
+            "INVALID_STATUS_UNPROCESSABLE_CONTENT" => Some(Self::UnprocessableContent),
+            _ => None,
+        }
+    }
+}
+/// What becomes of something that is not described.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum Otherwise {
+    /// Left to the other policies of the chain.
+    Unspecified = 0,
+    Reject = 1,
+    Pass = 2,
+}
+impl Otherwise {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "OTHERWISE_UNSPECIFIED",
+            Self::Reject => "OTHERWISE_REJECT",
+            Self::Pass => "OTHERWISE_PASS",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "OTHERWISE_UNSPECIFIED" => Some(Self::Unspecified),
+            "OTHERWISE_REJECT" => Some(Self::Reject),
+            "OTHERWISE_PASS" => Some(Self::Pass),
+            _ => None,
+        }
+    }
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum Numbers {
+    /// Left to the other policies of the chain.
+    Unspecified = 0,
+    Exact = 1,
+    Nearest = 2,
+}
+impl Numbers {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "NUMBERS_UNSPECIFIED",
+            Self::Exact => "NUMBERS_EXACT",
+            Self::Nearest => "NUMBERS_NEAREST",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "NUMBERS_UNSPECIFIED" => Some(Self::Unspecified),
+            "NUMBERS_EXACT" => Some(Self::Exact),
+            "NUMBERS_NEAREST" => Some(Self::Nearest),
+            _ => None,
+        }
+    }
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum Draft {
+    Unspecified = 0,
+    Draft4 = 1,
+    Draft6 = 2,
+    Draft7 = 3,
+    Draft201909 = 4,
+    Draft202012 = 5,
+}
+impl Draft {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "DRAFT_UNSPECIFIED",
+            Self::Draft4 => "DRAFT_DRAFT4",
+            Self::Draft6 => "DRAFT_DRAFT6",
+            Self::Draft7 => "DRAFT_DRAFT7",
+            Self::Draft201909 => "DRAFT_DRAFT201909",
+            Self::Draft202012 => "DRAFT_DRAFT202012",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "DRAFT_UNSPECIFIED" => Some(Self::Unspecified),
+            "DRAFT_DRAFT4" => Some(Self::Draft4),
+            "DRAFT_DRAFT6" => Some(Self::Draft6),
+            "DRAFT_DRAFT7" => Some(Self::Draft7),
+            "DRAFT_DRAFT201909" => Some(Self::Draft201909),
+            "DRAFT_DRAFT202012" => Some(Self::Draft202012),
+            _ => None,
+        }
+    }
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum Formats {
+    Unspecified = 0,
+    ByDraft = 1,
+    Assert = 2,
+    Annotate = 3,
+}
+impl Formats {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "FORMATS_UNSPECIFIED",
+            Self::ByDraft => "FORMATS_BY_DRAFT",
+            Self::Assert => "FORMATS_ASSERT",
+            Self::Annotate => "FORMATS_ANNOTATE",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "FORMATS_UNSPECIFIED" => Some(Self::Unspecified),
+            "FORMATS_BY_DRAFT" => Some(Self::ByDraft),
+            "FORMATS_ASSERT" => Some(Self::Assert),
+            "FORMATS_ANNOTATE" => Some(Self::Annotate),
+            _ => None,
+        }
+    }
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum ParameterPlace {
+    Unspecified = 0,
+    Query = 1,
+    Header = 2,
+    Cookie = 3,
+}
+impl ParameterPlace {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "PARAMETER_PLACE_UNSPECIFIED",
+            Self::Query => "PARAMETER_PLACE_QUERY",
+            Self::Header => "PARAMETER_PLACE_HEADER",
+            Self::Cookie => "PARAMETER_PLACE_COOKIE",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "PARAMETER_PLACE_UNSPECIFIED" => Some(Self::Unspecified),
+            "PARAMETER_PLACE_QUERY" => Some(Self::Query),
+            "PARAMETER_PLACE_HEADER" => Some(Self::Header),
+            "PARAMETER_PLACE_COOKIE" => Some(Self::Cookie),
+            _ => None,
+        }
+    }
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum ParameterStyle {
+    /// The place's own.
+    Unspecified = 0,
+    Form = 1,
+    Simple = 2,
+    SpaceDelimited = 3,
+    PipeDelimited = 4,
+    DeepObject = 5,
+}
+impl ParameterStyle {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "PARAMETER_STYLE_UNSPECIFIED",
+            Self::Form => "PARAMETER_STYLE_FORM",
+            Self::Simple => "PARAMETER_STYLE_SIMPLE",
+            Self::SpaceDelimited => "PARAMETER_STYLE_SPACE_DELIMITED",
+            Self::PipeDelimited => "PARAMETER_STYLE_PIPE_DELIMITED",
+            Self::DeepObject => "PARAMETER_STYLE_DEEP_OBJECT",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "PARAMETER_STYLE_UNSPECIFIED" => Some(Self::Unspecified),
+            "PARAMETER_STYLE_FORM" => Some(Self::Form),
+            "PARAMETER_STYLE_SIMPLE" => Some(Self::Simple),
+            "PARAMETER_STYLE_SPACE_DELIMITED" => Some(Self::SpaceDelimited),
+            "PARAMETER_STYLE_PIPE_DELIMITED" => Some(Self::PipeDelimited),
+            "PARAMETER_STYLE_DEEP_OBJECT" => Some(Self::DeepObject),
             _ => None,
         }
     }

@@ -124,13 +124,13 @@ fn a_client_policy_that_cannot_be_kept_is_refused_by_its_field() {
 fn whom_a_client_policy_believes_is_never_left_open() {
     let networks = |texts: &[&str]| proto::Networks { networks: texts.iter().map(|text| (*text).to_owned()).collect() };
     let address = |trust, header| proto::ClientPolicy {
-        client_address: Some(proto::ClientAddress { trust, header }),
+        client_address: Some(proto::ClientOrigin { trust, header }),
         ..proto::ClientPolicy::default()
     };
     check(address(None, 1), &format!("client_address.trust: {UNKNOWN}"));
-    check(address(Some(proto::client_address::Trust::Hops(0)), 1), "client_address.hops: is 0");
-    check(address(Some(proto::client_address::Trust::Hops(1)), 0), &format!("client_address.header: {UNKNOWN}"));
-    let empty = proto::client_address::Trust::Networks(networks(&[]));
+    check(address(Some(proto::client_origin::Trust::Hops(0)), 1), "client_address.hops: is 0");
+    check(address(Some(proto::client_origin::Trust::Hops(1)), 0), &format!("client_address.header: {UNKNOWN}"));
+    let empty = proto::client_origin::Trust::Networks(networks(&[]));
     check(address(Some(empty), 1), "client_address.networks.networks: is empty");
     let proxy = |mode| proto::ClientPolicy {
         proxy_protocol: Some(proto::ProxyProtocol { mode }),
@@ -146,5 +146,5 @@ fn whom_a_client_policy_believes_is_never_left_open() {
 #[test]
 fn a_policy_is_of_the_kind_that_its_key_names() {
     let policy = proto::Policy { spec: Some(proto::policy::Spec::Client(proto::ClientPolicy::default())) };
-    refused("policy/rate-limit/shop/edge", &policy, "spec: is not of the kind that the key names");
+    refused("policy/rate-limit/shop/edge", &policy, "spec: is of another kind than its key");
 }

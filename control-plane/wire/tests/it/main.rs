@@ -1,6 +1,8 @@
 //! Tests of the discovery protocol from outside.
 
 #[cfg(test)]
+mod backend_policies;
+#[cfg(test)]
 mod client;
 #[cfg(test)]
 mod client_policies;

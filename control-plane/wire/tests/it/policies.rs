@@ -13,8 +13,10 @@ use proptest::{
     prelude::*,
 };
 
+mod validation;
+
 use crate::{
-    client_policies as client,
+    backend_policies, client_policies as client,
     invalid::{UNKNOWN, refused},
     strategies::{duration, header_name, object_name, text},
 };
@@ -29,9 +31,14 @@ pub fn keys() -> impl Strategy<Value = Vec<PolicyKey>> {
 }
 
 pub fn policy() -> impl Strategy<Value = Policy> {
+    let kind = prop::sample::select(PolicyKind::ALL.to_vec());
     let spec = prop_oneof![
-        1 => Just((PolicyKind::RateLimit, PolicySpec::Invalid)),
+        1 => kind.prop_map(|kind| (kind, PolicySpec::Invalid)),
         9 => leveled(rate_limit_settings()).prop_map(|levels| (PolicyKind::RateLimit, PolicySpec::RateLimit(levels))),
+        9 => leveled(validation::settings())
+            .prop_map(|levels| (PolicyKind::RequestValidation, PolicySpec::RequestValidation(levels))),
+        9 => backend_policies::settings()
+            .prop_map(|settings| (PolicyKind::Backend, PolicySpec::Backend(Box::new(settings)))),
         9 => client::settings().prop_map(|settings| (PolicyKind::Client, PolicySpec::Client(settings))),
     ];
     (object_name(), spec.boxed()).prop_map(|(name, (kind, spec))| Policy { key: PolicyKey { kind, name }, spec })

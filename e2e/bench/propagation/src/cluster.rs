@@ -129,6 +129,30 @@ impl Cluster {
         futures::stream::iter(creates).buffer_unordered(CONCURRENCY).try_collect().await
     }
 
+    /// Creates a RateLimitPolicy of the Gateway that nothing meets, but that every route has on its way.
+    pub async fn create_gateway_policy(&self) -> Result<()> {
+        self.create_policy("bench", "Gateway", "bench").await
+    }
+
+    /// Creates a RateLimitPolicy for each of these routes, several at a time.
+    pub async fn create_route_policies(&self, routes: impl Iterator<Item = String>) -> Result<()> {
+        let create = |route: String| async move { self.create_policy(&route, "HTTPRoute", &route).await };
+        futures::stream::iter(routes.map(create)).buffer_unordered(CONCURRENCY).try_collect().await
+    }
+
+    async fn create_policy(&self, name: &str, kind: &str, target: &str) -> Result<()> {
+        let policy = json!({
+            "apiVersion": "nebula.dev/v1alpha1",
+            "kind": "RateLimitPolicy",
+            "metadata": {"name": name},
+            "spec": {
+                "targetRefs": [{"group": "gateway.networking.k8s.io", "kind": kind, "name": target}],
+                "limits": {"client": {"rate": 1_000_000, "per": "1s"}},
+            },
+        });
+        self.post(&self.path("/apis/nebula.dev/v1alpha1", "ratelimitpolicies"), &policy).await
+    }
+
     /// Deletes a route; does not wait for the gateway.
     pub async fn delete_route(&self, name: &str) -> Result<()> {
         self.call(Method::DELETE, &format!("{}/{name}", self.gateway_api("httproutes")), Vec::new()).await.map(drop)

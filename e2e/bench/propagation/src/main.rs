@@ -34,6 +34,9 @@ struct Options {
     /// How many routes are there before the samples; one measurement for each number.
     #[arg(long, value_delimiter = ',', default_value = "0,5000")]
     routes: Vec<usize>,
+    /// How many of the routes that are there have a RateLimitPolicy each; one more comes with the Gateway.
+    #[arg(long, default_value_t = 0)]
+    policies: usize,
     /// Runs of each measurement, one after the other without a change between them: their distance is the noise.
     #[arg(long, default_value_t = 2)]
     rounds: u32,
@@ -52,6 +55,7 @@ struct Run {
     subject: &'static str,
     round: u32,
     routes: usize,
+    policies: usize,
     samples: usize,
     p50_ms: f64,
     p90_ms: f64,
@@ -80,15 +84,24 @@ async fn measure(cluster: &Cluster, options: &Options) -> Result<Vec<Run>> {
     let since = Instant::now();
     poller = served(poller, host("probe"), since, FILL_LIMIT).await?.0;
     poller.take_errors();
+    if options.policies > 0 {
+        cluster.create_gateway_policy().await?;
+    }
     let mut runs = Vec::new();
     let mut filled = 0;
     for routes in &options.routes {
         if *routes > filled {
             poller = fill(cluster, poller, filled..*routes).await?;
+            let with_policy = filled.min(options.policies)..(*routes).min(options.policies);
+            cluster.create_route_policies(with_policy.map(fill_name)).await?;
             filled = *routes;
         }
         for round in 1..=options.rounds {
-            let (back, run) = sample(cluster, poller, filled, round, options.samples).await?;
+            let (back, mut run) = sample(cluster, poller, filled, round, options.samples).await?;
+            if options.policies > 0 {
+                run.policies = options.policies.min(filled) + 1;
+                run.case = format!("{}-policies-{}", run.case, run.policies);
+            }
             eprintln!(
                 "{}, round {round}: p50 {:.1} ms, p99 {:.1} ms, {} errors",
                 run.case, run.p50_ms, run.p99_ms, run.errors
@@ -100,10 +113,14 @@ async fn measure(cluster: &Cluster, options: &Options) -> Result<Vec<Run>> {
     Ok(runs)
 }
 
+fn fill_name(number: usize) -> String {
+    format!("fill-{number}")
+}
+
 /// Creates routes as fast as the API server takes them, then asks each of them once.
 async fn fill(cluster: &Cluster, mut poller: Poller, numbers: std::ops::Range<usize>) -> Result<Poller> {
     let watch = Instant::now();
-    let names: Vec<String> = numbers.map(|number| format!("fill-{number}")).collect();
+    let names: Vec<String> = numbers.map(fill_name).collect();
     cluster.create_routes(&names).await?;
     let (created, since) = (watch.elapsed(), Instant::now());
     for name in &names {
@@ -147,6 +164,7 @@ async fn sample(
         subject: "nebula",
         round,
         routes,
+        policies: 0,
         samples,
         p50_ms: percentile(500),
         p90_ms: percentile(900),

@@ -7,6 +7,7 @@ mod definitions;
 mod exemplars;
 mod gateways;
 mod identity;
+mod policies;
 mod references;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -24,6 +25,8 @@ type Test = (&'static str, fn(&Kubernetes) -> Result<()>);
 const TESTS: &[Test] = &[
     ("the chart installs a control plane that is ready", chart::installs),
     ("the API server checks a GatewayConfig and fills in its defaults", definitions::gateway_config),
+    ("the API server checks policies", definitions::policies),
+    ("a rate limit acts, its status says so, and an invalid one closes its route alone", policies::rate_limit_acts),
     ("a route leads to its backend and an edit shows at once", gateways::route_and_edit),
     ("a backend that does not exist answers 500 and the status says so", references::missing_backend),
     ("a grant taken away ends the traffic and the status says so", references::grant_taken_away),

@@ -99,7 +99,7 @@ pub fn run(settings: &Settings, options: &Options) -> Result<()> {
 }
 
 /// Where it is wanted, the subject alone on the last CPU, client and upstream on the others.
-fn placement(pinned: bool) -> Result<Placement> {
+pub fn placement(pinned: bool) -> Result<Placement> {
     let cpus = available_parallelism()?.get();
     if !pinned || cpus < 2 {
         return Ok(Placement { subject: None, load: None });
@@ -139,7 +139,9 @@ fn seats(workspace: &Workspace, options: &Options, programs: &Programs, placemen
     }
     let mut seats = Vec::new();
     for (slot, (subject, again)) in wanted.into_iter().enumerate() {
-        let (process, ports) = workspace.start(subject, slot, programs, placement)?;
+        let files = subject.extension().map(|extension| format!("gateway/{}.{extension}", subject.name()));
+        let files: Vec<String> = files.into_iter().collect();
+        let (process, ports) = workspace.start(subject, slot, &files, programs, placement)?;
         seats.push(Seat { subject, again, process, ports });
     }
     Ok(seats)
@@ -152,11 +154,13 @@ fn target<'a>(workspace: &'a Workspace, placement: &'a Placement, ports: Ports) 
         cpus: placement.load.as_deref(),
         script: &workspace.script,
         directory: &workspace.directory,
+        path: "/",
+        headers: &[],
     }
 }
 
 /// Requests a second.
-fn rate(counted: &Counted) -> f64 {
+pub fn rate(counted: &Counted) -> f64 {
     float(counted.requests) / (float(counted.microseconds) / 1e6)
 }
 

@@ -72,13 +72,17 @@ pub struct Target<'a> {
     pub script: &'a Path,
     /// For files of the client.
     pub directory: &'a Path,
+    /// What is asked for.
+    pub path: &'a str,
+    /// Fields of each request, `name: value`.
+    pub headers: &'a [String],
 }
 
 /// Loads the target for some seconds.
 pub fn run(case: Case, target: &Target<'_>, seconds: u64) -> Result<Counted> {
     let counted = match case {
-        Case::Http1 => wrk(&format!("http://127.0.0.1:{}/", target.plain), target, seconds),
-        Case::Tls => wrk(&format!("https://localhost:{}/", target.tls), target, seconds),
+        Case::Http1 => wrk(&format!("http://127.0.0.1:{}{}", target.plain, target.path), target, seconds),
+        Case::Tls => wrk(&format!("https://localhost:{}{}", target.tls, target.path), target, seconds),
         Case::Http2 => h2load(target, seconds),
     }?;
     if counted.requests == 0 || counted.bytes / counted.requests < BODY {
@@ -89,7 +93,11 @@ pub fn run(case: Case, target: &Target<'_>, seconds: u64) -> Result<Counted> {
 
 fn wrk(url: &str, target: &Target<'_>, seconds: u64) -> Result<Counted> {
     let mut command = processes::command(Path::new("wrk"), target.cpus);
-    command.args(["-t1", "-c32", "--timeout", "5s", "-d", &format!("{seconds}s"), "-s"]).arg(target.script).arg(url);
+    command.args(["-t1", "-c32", "--timeout", "5s", "-d", &format!("{seconds}s"), "-s"]).arg(target.script);
+    for header in target.headers {
+        command.args(["-H", header]);
+    }
+    command.arg(url);
     let printed = shell::output(&mut command)?;
     let line = printed.lines().rfind(|line| line.starts_with('{')).context("wrk printed no report")?;
     Ok(serde_json::from_str(line)?)
@@ -101,7 +109,10 @@ fn h2load(target: &Target<'_>, seconds: u64) -> Result<Counted> {
     let _ = std::fs::remove_file(&log);
     let mut command = processes::command(Path::new("h2load"), target.cpus);
     command.args(["-t1", "-c8", "-m16", "-D", &seconds.to_string(), "--log-file"]).arg(&log);
-    command.arg(format!("https://localhost:{}/", target.tls));
+    for header in target.headers {
+        command.args(["--header", header]);
+    }
+    command.arg(format!("https://localhost:{}{}", target.tls, target.path));
     let printed = shell::output(&mut command)?;
     for wanted in ["Application protocol: h2\n", "TLS Protocol: TLSv1.3\n"] {
         if !printed.contains(wanted) {

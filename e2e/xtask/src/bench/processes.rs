@@ -57,6 +57,16 @@ impl Running {
         Ok(())
     }
 
+    /// Asks the process to end.
+    pub fn terminate(&self) -> Result<()> {
+        shell::run(Command::new("kill").args(["-TERM", &self.child.id().to_string()]))
+    }
+
+    /// Whether it has ended.
+    pub fn has_ended(&mut self) -> Result<bool> {
+        Ok(self.child.try_wait()?.is_some())
+    }
+
     /// CPU time of all threads so far, user and system.
     pub fn cpu_time(&self) -> Result<Duration> {
         let stat = self.read("stat")?;

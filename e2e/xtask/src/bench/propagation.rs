@@ -23,6 +23,9 @@ pub struct Options {
     /// How many routes are there before the samples; one measurement for each number.
     #[arg(long, value_delimiter = ',', default_value = "0,5000")]
     routes: Vec<usize>,
+    /// How many of those routes have a policy of their own; one more policy is the Gateway's.
+    #[arg(long, default_value_t = 0)]
+    policies: usize,
     /// Measure what is installed, without compiling and installing first.
     #[arg(long)]
     no_install: bool,
@@ -43,6 +46,7 @@ pub fn run(settings: &Settings, options: &Options) -> Result<()> {
         let mut measure = Command::new(&program);
         measure.env("KUBECONFIG", kubernetes.kubeconfig());
         measure.args(["--samples", &options.samples.to_string(), "--routes", &routes.join(",")]);
+        measure.args(["--policies", &options.policies.to_string()]);
         // Its progress is for the user to see.
         let output = measure.stderr(std::process::Stdio::inherit()).output().context("start the measurement")?;
         ensure!(output.status.success(), "the measurement failed ({})", output.status);

@@ -32,6 +32,16 @@ pub enum Subject {
 }
 
 impl Subject {
+    /// How its configuration files end; `None` where it has none.
+    pub fn extension(self) -> Option<&'static str> {
+        match self {
+            Self::Nebula | Self::Envoy => Some("yaml"),
+            Self::Nginx => Some("conf"),
+            Self::Haproxy => Some("cfg"),
+            Self::Pingora => None,
+        }
+    }
+
     /// Its name in the report.
     pub fn name(self) -> &'static str {
         match self {
@@ -163,7 +173,7 @@ impl Workspace {
         Ok(Self {
             certificate: base64("tls.crt")?,
             key: base64("tls.key")?,
-            templates: settings.file("e2e/bench/gateway"),
+            templates: settings.file("e2e/bench"),
             script: settings.file("e2e/bench/gateway/report.lua"),
             body: "x".repeat(usize::try_from(BODY)?),
             upstream,
@@ -195,7 +205,7 @@ impl Workspace {
     pub fn start_upstream(&self, programs: &Programs, placement: &Placement) -> Result<Running> {
         let ports = self.upstream();
         let file = self.directory.join("upstream.conf");
-        self.write("upstream.conf", &file, ports)?;
+        self.write("gateway/upstream.conf", &file, ports)?;
         let mut nginx = command(&programs.nginx, placement.load.as_deref());
         nginx.arg("-p").arg(&self.directory).arg("-c").arg(&file);
         let mut running = Running::start("upstream", &mut nginx, &self.directory.join("upstream.err"))?;
@@ -203,11 +213,13 @@ impl Workspace {
         Ok(running)
     }
 
-    /// Starts `subject` on free ports and waits until it answers. `slot` tells two processes of one subject apart.
+    /// Starts `subject` on free ports and waits until it answers. `slot` tells two processes of one subject apart; `files` are
+    /// its templates below `e2e/bench`, of which only the gateway takes several.
     pub fn start(
         &self,
         subject: Subject,
         slot: usize,
+        files: &[String],
         programs: &Programs,
         placement: &Placement,
     ) -> Result<(Running, Ports)> {
@@ -218,7 +230,9 @@ impl Workspace {
         let mut started = match subject {
             Subject::Nebula => {
                 std::fs::create_dir_all(at("nebula"))?;
-                self.write("nebula.yaml", &at("nebula").join("bench.yaml"), ports)?;
+                for (index, file) in files.iter().enumerate() {
+                    self.write(file, &at("nebula").join(format!("{index}.yaml")), ports)?;
+                }
                 let mut nebula = command(&programs.nebula, cpus);
                 nebula.arg("--config").arg(at("nebula")).args(["--workers", "1", "--log", "warn"]);
                 nebula.args(["--admin-address", &format!("127.0.0.1:{admin}")]);
@@ -226,19 +240,19 @@ impl Workspace {
                 nebula
             }
             Subject::Nginx => {
-                self.write("nginx.conf", &at("nginx.conf"), ports)?;
+                self.write(only(files)?, &at("nginx.conf"), ports)?;
                 let mut nginx = command(&programs.nginx, cpus);
                 nginx.arg("-p").arg(&self.directory).arg("-c").arg(at("nginx.conf"));
                 nginx
             }
             Subject::Haproxy => {
-                self.write("haproxy.cfg", &at("haproxy.cfg"), ports)?;
+                self.write(only(files)?, &at("haproxy.cfg"), ports)?;
                 let mut haproxy = command(&programs.haproxy, cpus);
                 haproxy.arg("-db").arg("-f").arg(at("haproxy.cfg"));
                 haproxy
             }
             Subject::Envoy => {
-                self.write("envoy.yaml", &at("envoy.yaml"), ports)?;
+                self.write(only(files)?, &at("envoy.yaml"), ports)?;
                 let mut envoy = command(&programs.envoy, cpus);
                 envoy.args(["--concurrency", "1", "--disable-hot-restart", "--log-level", "error", "-c"]);
                 envoy.arg(at("envoy.yaml"));
@@ -258,6 +272,40 @@ impl Workspace {
     }
 }
 
+impl Workspace {
+    /// Ports that are free now.
+    pub fn free_ports() -> Result<Ports> {
+        let [plain, tls] = free_ports()?;
+        Ok(Ports { plain, tls })
+    }
+
+    /// Starts the gateway with these templates on `ports` as the argument of another program. Does not wait for it.
+    pub fn start_wrapped(
+        &self,
+        files: &[String],
+        ports: Ports,
+        programs: &Programs,
+        wrapper: &Path,
+        arguments: &[String],
+    ) -> Result<Running> {
+        let folder = self.directory.join("wrapped");
+        std::fs::create_dir_all(&folder)?;
+        for old in std::fs::read_dir(&folder)? {
+            std::fs::remove_file(old?.path())?;
+        }
+        for (index, file) in files.iter().enumerate() {
+            self.write(file, &folder.join(format!("{index}.yaml")), ports)?;
+        }
+        let [admin, telemetry] = free_ports()?;
+        let mut nebula = command(wrapper, None);
+        nebula.args(arguments).arg(&programs.nebula).arg("--config").arg(&folder);
+        nebula.args(["--workers", "1", "--log", "warn", "--drain-delay", "0s"]);
+        nebula.args(["--admin-address", &format!("127.0.0.1:{admin}")]);
+        nebula.args(["--telemetry-address", &format!("127.0.0.1:{telemetry}")]);
+        Running::start("nebula", &mut nebula, &self.directory.join("wrapped.err"))
+    }
+}
+
 impl Drop for Workspace {
     fn drop(&mut self) {
         // What is left behind is small and in the cache.
@@ -265,7 +313,14 @@ impl Drop for Workspace {
     }
 }
 
-fn wait_until_serving(running: &mut Running, port: u16) -> Result<()> {
+fn only(files: &[String]) -> Result<&str> {
+    match files {
+        [file] => Ok(file),
+        _ => bail!("a peer has one file, not {files:?}"),
+    }
+}
+
+pub fn wait_until_serving(running: &mut Running, port: u16) -> Result<()> {
     let mut last = String::new();
     let served = wait_for("the first answer", Duration::from_secs(20), || {
         running.check()?;

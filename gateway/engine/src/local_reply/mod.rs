@@ -4,10 +4,10 @@
 
 mod reason;
 
-use std::borrow::Cow;
+use std::{borrow::Cow, time::Duration};
 
 use bytes::Bytes;
-use control_plane_model::PolicyKey;
+use control_plane_model::{FallbackResponse, PolicyKey};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Version, header};
 pub use reason::{Connection, GrpcStatus, Reason};
 
@@ -28,8 +28,12 @@ pub struct LocalReply {
     detail: Option<Cow<'static, str>>,
     /// Boxed, as few replies have any.
     headers: Option<Box<HeaderMap>>,
-    /// Boxed for the same reason.
+    /// Members of the problem document beside its own.
+    members: Option<Box<serde_json::Map<String, serde_json::Value>>>,
+    /// The policy because of which; boxed for the same reason.
     policy: Option<Box<PolicyKey>>,
+    /// Boxed for the same reason.
+    response: Option<Box<FallbackResponse>>,
 }
 
 /// What the form of a reply depends on.
@@ -116,7 +120,7 @@ impl ReplyContext {
 
 impl From<Reason> for LocalReply {
     fn from(reason: Reason) -> Self {
-        Self { reason, detail: None, headers: None, policy: None }
+        Self { reason, detail: None, headers: None, members: None, policy: None, response: None }
     }
 }
 
@@ -132,6 +136,29 @@ impl LocalReply {
     #[must_use]
     pub fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.headers.get_or_insert_default().append(name, value);
+        self
+    }
+
+    /// Adds `retry-after`, in whole seconds, at least 1 (RFC 9110 section 10.2.3).
+    #[must_use]
+    pub fn with_retry_after(self, wait: Duration) -> Self {
+        let seconds = wait.as_secs().saturating_add(u64::from(wait.subsec_nanos() > 0)).max(1);
+        self.with_header(header::RETRY_AFTER, HeaderValue::from(seconds))
+    }
+
+    /// Puts `response` in place of the status and the document that tell of the reason, but for gRPC clients. The fields
+    /// that name the reason stay.
+    #[must_use]
+    pub fn with_response(mut self, response: FallbackResponse) -> Self {
+        self.response = Some(Box::new(response));
+        self
+    }
+
+    /// Adds an extension member to the problem document (RFC 9457 §3.2); other forms of the reply leave it out. One of the
+    /// document's own members stays as it is.
+    #[must_use]
+    pub fn with_member(mut self, name: &str, value: serde_json::Value) -> Self {
+        self.members.get_or_insert_default().insert(name.to_owned(), value);
         self
     }
 
@@ -160,20 +187,28 @@ impl LocalReply {
     /// Writes it for the client. Has `connection: close` where the connection must close and the version allows it.
     pub fn render(&self, context: &ReplyContext) -> Response<Bytes> {
         let detail = self.detail.as_deref().unwrap_or(self.reason.detail());
-        let (status, kind, body) = match context.form {
-            Form::Problem => (self.reason.status(), "application/problem+json", self.problem(detail, context)),
-            Form::Html => (self.reason.status(), "text/html; charset=utf-8", self.html(detail, context)),
-            Form::Grpc => (StatusCode::OK, "application/grpc", Vec::new()),
-            Form::GrpcWeb => (StatusCode::OK, "application/grpc-web+proto", Vec::new()),
+        let kind = HeaderValue::from_static;
+        let (status, kind, body) = match (context.form, &self.response) {
+            (Form::Grpc, _) => (StatusCode::OK, kind("application/grpc"), Bytes::new()),
+            (Form::GrpcWeb, _) => (StatusCode::OK, kind("application/grpc-web+proto"), Bytes::new()),
+            (_, Some(response)) => {
+                (response.status, response.content_type.clone(), Bytes::copy_from_slice(&response.body))
+            }
+            (Form::Problem, None) => {
+                (self.reason.status(), kind("application/problem+json"), self.problem(detail, context).into())
+            }
+            (Form::Html, None) => {
+                (self.reason.status(), kind("text/html; charset=utf-8"), self.html(detail, context).into())
+            }
         };
         let length = body.len();
-        let mut response = Response::new(if context.head_only { Bytes::new() } else { body.into() });
+        let mut response = Response::new(if context.head_only { Bytes::new() } else { body });
         *response.status_mut() = status;
         let headers = response.headers_mut();
         if let Some(added) = &self.headers {
             headers.extend(HeaderMap::clone(added));
         }
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+        headers.insert(header::CONTENT_TYPE, kind);
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         headers.insert(X_REQUEST_ID, context.request_id.clone());
         headers.insert(X_NEBULA_REASON, HeaderValue::from_static(self.reason.word()));
@@ -183,7 +218,9 @@ impl LocalReply {
                 headers.insert(GRPC_MESSAGE, message);
             }
         } else {
-            headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+            if status != StatusCode::NO_CONTENT {
+                headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+            }
             headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
         }
         if self.reason == Reason::ConnectRefused {
@@ -196,7 +233,7 @@ impl LocalReply {
     }
 
     fn problem(&self, detail: &str, context: &ReplyContext) -> Vec<u8> {
-        let problem = serde_json::json!({
+        let mut problem = serde_json::json!({
             "type": format!("{ERRORS_PAGE}#{}", self.reason.word()),
             "title": self.reason.title(),
             "status": self.reason.status().as_u16(),
@@ -204,6 +241,11 @@ impl LocalReply {
             "reason": self.reason.word(),
             "request_id": context.request_id.to_str().unwrap_or_default(),
         });
+        if let (Some(members), Some(problem)) = (&self.members, problem.as_object_mut()) {
+            for (name, value) in &**members {
+                problem.entry(name.as_str()).or_insert_with(|| value.clone());
+            }
+        }
         let mut body = problem.to_string().into_bytes();
         body.push(b'\n');
         body

@@ -155,6 +155,27 @@ reasons! {
     /// The body ended early or broke its framing.
     RequestBodyError "request_body_error" BAD_REQUEST InvalidArgument Close
         "Request body error" "The request's body ended early or is not framed as announced.";
+    /// The body has more bytes than a policy allows.
+    RequestBodyTooLarge "request_body_too_large" PAYLOAD_TOO_LARGE ResourceExhausted Close
+        "Request body too large" "The request's body is larger than the limit.";
+    /// The request is valid HTTP and breaks a rule of a policy's schema.
+    RequestInvalid "request_invalid" BAD_REQUEST InvalidArgument Keep
+        "Invalid request" "The request does not satisfy the schema.";
+    /// The same, where the policy asks for 422.
+    RequestUnprocessable "request_unprocessable" UNPROCESSABLE_ENTITY InvalidArgument Keep
+        "Unprocessable request" "The request does not satisfy the schema.";
+    /// A policy does not know the body's media type or coding.
+    UnsupportedMediaType "unsupported_media_type" UNSUPPORTED_MEDIA_TYPE InvalidArgument Keep
+        "Unsupported media type" "The body has a media type or a coding that is not accepted here.";
+    /// No operation of a policy's OpenAPI document has the path.
+    OperationNotFound "operation_not_found" NOT_FOUND Unimplemented Keep
+        "No such operation" "The API has no operation with this path.";
+    /// Operations of the document with this path have other methods.
+    MethodNotAllowed "method_not_allowed" METHOD_NOT_ALLOWED Unimplemented Keep
+        "Method not allowed" "The API has no operation with this method and path.";
+    /// Bodies that are held whole take all the memory that they may.
+    BufferMemoryExhausted "buffer_memory_exhausted" SERVICE_UNAVAILABLE ResourceExhausted Close
+        "Out of buffer memory" "Too many request bodies are held at this moment; try again.";
     /// No listener of the port serves the host.
     NoListener "no_listener" NOT_FOUND Unimplemented Keep
         "Unknown host" "No listener of this port serves the request's host.";
@@ -200,6 +221,21 @@ reasons! {
     /// The backend has no endpoint that is ready.
     NoEndpoints "no_endpoints" SERVICE_UNAVAILABLE Unavailable Keep
         "No endpoints" "The backend has no endpoint that is ready.";
+    /// Every endpoint is unhealthy or ejected.
+    NoHealthyEndpoints "no_healthy_endpoints" SERVICE_UNAVAILABLE Unavailable Keep
+        "No healthy endpoints" "Every endpoint of the backend is unhealthy just now.";
+    /// The backend's breaker is open.
+    CircuitOpen "circuit_open" SERVICE_UNAVAILABLE Unavailable Keep
+        "Circuit open" "The backend has failed too often and is left alone for a while.";
+    /// The backend's limit of requests at once is reached, and none may wait or this one has waited too long.
+    BackendAtLimit "backend_at_limit" SERVICE_UNAVAILABLE Unavailable Keep
+        "Backend at its limit" "The backend has as many requests under way as it may.";
+    /// As many requests wait for the backend as may.
+    TooManyPending "too_many_pending" SERVICE_UNAVAILABLE Unavailable Keep
+        "Too many pending requests" "As many requests wait for the backend as may.";
+    /// The backend's adaptive limit of requests at once is reached.
+    AdaptiveLimit "adaptive_limit" SERVICE_UNAVAILABLE Unavailable Keep
+        "Adaptive limit reached" "The backend has as many requests under way as it can work on without delay.";
     /// No connection with any endpoint tried.
     ConnectFailed "upstream_connect_failed" SERVICE_UNAVAILABLE Unavailable Keep
         "Connect failed" "The backend refused the connection.";
@@ -253,8 +289,10 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_request_closes_the_connection() {
-        for reason in Reason::ALL.iter().filter(|reason| reason.status() == StatusCode::BAD_REQUEST) {
+    fn a_request_that_is_bad_as_http_closes_the_connection() {
+        let is_bad =
+            |reason: &&Reason| reason.status() == StatusCode::BAD_REQUEST && **reason != Reason::RequestInvalid;
+        for reason in Reason::ALL.iter().filter(is_bad) {
             assert_eq!(reason.connection(), Connection::Close, "{reason:?}");
         }
     }

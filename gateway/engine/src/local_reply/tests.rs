@@ -58,6 +58,17 @@ fn a_problem_document_says_why_and_for_which_request() {
 }
 
 #[test]
+fn a_member_extends_the_problem_document_and_replaces_none_of_its_own() {
+    let reply = LocalReply::from(Reason::RequestInvalid)
+        .with_member("errors", serde_json::json!([{"pointer": "#/a"}]))
+        .with_member("status", 200.into());
+    let body: serde_json::Value = serde_json::from_slice(reply.render(&context(Form::Problem)).body()).unwrap();
+    assert_eq!((&body["errors"][0]["pointer"], &body["status"]), (&"#/a".into(), &400.into()));
+    let page = reply.render(&context(Form::Html));
+    assert!(!std::str::from_utf8(page.body()).unwrap().contains("pointer"));
+}
+
+#[test]
 fn grpc_gets_its_status_in_the_head_and_no_body() {
     let reply = LocalReply::from(Reason::NoRoute).with_detail("größer 100%");
     let response = reply.render(&context(Form::Grpc));

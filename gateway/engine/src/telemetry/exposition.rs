@@ -14,7 +14,8 @@ use prometheus_client::{
 };
 
 use super::objects::{
-    BackendMetrics, CODE_CLASSES, DownstreamProtocol, ListenerMetrics, PortMetrics, RouteMetrics, TlsFailure,
+    BREAKER_STATES, BackendMetrics, CODE_CLASSES, DownstreamProtocol, EJECTION_CAUSES, ListenerMetrics, PortMetrics,
+    REFUSALS, RouteMetrics, TlsFailure,
 };
 
 /// Writes one counter, unless it counted nothing.
@@ -72,6 +73,51 @@ pub(super) fn backends(encoder: &mut DescriptorEncoder<'_>, backends: &[Arc<Back
     let mut family = encoder.encode_descriptor("upstream_connect_failures", help, None, MetricType::Counter)?;
     for backend in backends {
         counter(&mut family, &[("backend", &backend.label)], &backend.connect_failures)?;
+    }
+    policies(encoder, backends)
+}
+
+/// What the policies of backends have done. Of a breaker's states only the present one has a series.
+fn policies(encoder: &mut DescriptorEncoder<'_>, backends: &[Arc<BackendMetrics>]) -> fmt::Result {
+    let counts = || backends.iter().filter_map(|backend| Some((backend.label.as_str(), backend.policy.get()?)));
+    let help = "1 for the state that a backend's circuit breaker is in";
+    let mut family = encoder.encode_descriptor("backend_breaker_state", help, None, MetricType::Gauge)?;
+    for (label, counts) in counts() {
+        let place = usize::from(counts.breaker.load(Ordering::Relaxed)).checked_sub(1);
+        if let Some(state) = place.and_then(|place| BREAKER_STATES.get(place)) {
+            family.encode_family(&[("backend", label), ("state", state.as_str())])?.encode_gauge(&1i64)?;
+        }
+    }
+    let help = "Times that a backend's circuit breaker opened";
+    let mut family = encoder.encode_descriptor("backend_breaker_openings", help, None, MetricType::Counter)?;
+    for (label, counts) in counts() {
+        counter(&mut family, &[("backend", label)], &counts.openings)?;
+    }
+    let help = "Endpoints that health checks find unhealthy";
+    let mut family = encoder.encode_descriptor("backend_unhealthy_endpoints", help, None, MetricType::Gauge)?;
+    for (label, counts) in counts() {
+        let unhealthy = counts.unhealthy.load(Ordering::Relaxed);
+        family.encode_family(&[("backend", label)])?.encode_gauge(&unhealthy)?;
+    }
+    let help = "Endpoints that were ejected, by cause";
+    let mut family = encoder.encode_descriptor("backend_ejections", help, None, MetricType::Counter)?;
+    for (label, counts) in counts() {
+        for (cause, count) in EJECTION_CAUSES.iter().zip(&counts.ejections) {
+            counter(&mut family, &[("backend", label), ("cause", cause.as_str())], count)?;
+        }
+    }
+    let help = "Requests that a backend's policy refused, by reason";
+    let mut family = encoder.encode_descriptor("backend_refused", help, None, MetricType::Counter)?;
+    for (label, counts) in counts() {
+        for (reason, count) in REFUSALS.iter().zip(&counts.refused) {
+            counter(&mut family, &[("backend", label), ("reason", reason.word())], count)?;
+        }
+    }
+    let help = "Retries, and those that the budget did not allow";
+    let mut family = encoder.encode_descriptor("backend_retries", help, None, MetricType::Counter)?;
+    for (label, counts) in counts() {
+        counter(&mut family, &[("backend", label), ("outcome", "made")], &counts.retries)?;
+        counter(&mut family, &[("backend", label), ("outcome", "over_budget")], &counts.retries_over_budget)?;
     }
     Ok(())
 }

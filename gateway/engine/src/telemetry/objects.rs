@@ -8,8 +8,8 @@ use std::{
     collections::BTreeMap,
     fmt,
     sync::{
-        Arc, Weak,
-        atomic::{AtomicI64, AtomicU64, Ordering},
+        Arc, OnceLock, Weak,
+        atomic::{AtomicI64, AtomicU8, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -18,9 +18,11 @@ use control_plane_model::{BackendKey, ListenerKey, RouteKey};
 use http::StatusCode;
 use opentelemetry::trace::TraceId;
 use parking_lot::Mutex;
+use policy_resilience::{EjectionCause, State};
 use prometheus_client::{collector::Collector, encoding::DescriptorEncoder, metrics::exemplar::HistogramWithExemplars};
 
 use super::{exposition, histogram::AtomicHistogram};
+use crate::local_reply::Reason;
 
 /// Where the buckets of a listener's request durations end.
 static REQUEST_BOUNDS: [Duration; 8] = [
@@ -212,6 +214,8 @@ pub struct BackendMetrics {
     pub(super) label: String,
     pub(super) durations: AtomicHistogram<{ UPSTREAM_BOUNDS.len() }>,
     pub(super) connect_failures: AtomicU64,
+    /// Boxed, as only backends with a policy have any; made when the first is counted.
+    pub(super) policy: OnceLock<Box<PolicyCounts>>,
     home: Weak<Handles<BackendKey, BackendMetrics>>,
 }
 
@@ -225,6 +229,93 @@ impl BackendMetrics {
     pub(super) fn connect_failed(&self) {
         self.connect_failures.fetch_add(1, Ordering::Relaxed);
     }
+
+    /// Notes the state of the backend's breaker; `None` where it has none any more.
+    pub fn set_breaker(&self, state: Option<State>) {
+        if state.is_some() || self.policy.get().is_some() {
+            let place = state.and_then(|state| BREAKER_STATES.iter().position(|known| *known == state));
+            let shown = place.and_then(|place| u8::try_from(place + 1).ok()).unwrap_or(0);
+            self.counts().breaker.store(shown, Ordering::Relaxed);
+        }
+    }
+
+    /// Notes that the breaker went to `state`.
+    pub fn breaker_changed(&self, state: State) {
+        self.set_breaker(Some(state));
+        if state == State::Open {
+            self.counts().openings.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Counts an endpoint that was ejected.
+    pub fn ejected(&self, cause: EjectionCause) {
+        let place = EJECTION_CAUSES.iter().position(|known| *known == cause);
+        if let Some(count) = place.and_then(|place| self.counts().ejections.get(place)) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Notes how many endpoints health checks find unhealthy.
+    pub fn set_unhealthy(&self, endpoints: usize) {
+        if endpoints > 0 || self.policy.get().is_some() {
+            self.counts().unhealthy.store(endpoints as u64, Ordering::Relaxed);
+        }
+    }
+
+    /// Counts a request that the policy refused.
+    pub fn refused(&self, reason: Reason) {
+        let place = REFUSALS.iter().position(|known| *known == reason);
+        if let Some(count) = place.and_then(|place| self.counts().refused.get(place)) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Counts a retry; one that the budget did not allow apart.
+    pub fn retried(&self, is_allowed: bool) {
+        let counts = self.counts();
+        let count = if is_allowed { &counts.retries } else { &counts.retries_over_budget };
+        count.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn counts(&self) -> &PolicyCounts {
+        self.policy.get_or_init(Box::default)
+    }
+}
+
+/// The states of a breaker, as the label `state`.
+pub(super) const BREAKER_STATES: [State; 6] =
+    [State::Closed, State::Open, State::HalfOpen, State::ForcedOpen, State::ForcedClosed, State::Disabled];
+
+/// The causes of ejections, as the label `cause`.
+pub(super) const EJECTION_CAUSES: [EjectionCause; 5] = [
+    EjectionCause::Consecutive5xx,
+    EjectionCause::ConsecutiveGatewayErrors,
+    EjectionCause::ConsecutiveLocalOrigin,
+    EjectionCause::SuccessRate,
+    EjectionCause::FailurePercentage,
+];
+
+/// Why a backend's policy refuses a request, as the label `reason`.
+pub(super) const REFUSALS: [Reason; 5] = [
+    Reason::CircuitOpen,
+    Reason::BackendAtLimit,
+    Reason::TooManyPending,
+    Reason::AdaptiveLimit,
+    Reason::NoHealthyEndpoints,
+];
+
+/// What a backend's policy has done.
+#[derive(Debug, Default)]
+pub(super) struct PolicyCounts {
+    /// 1 and more: a place in [`BREAKER_STATES`].
+    pub(super) breaker: AtomicU8,
+    pub(super) openings: AtomicU64,
+    /// Endpoints, now.
+    pub(super) unhealthy: AtomicU64,
+    pub(super) ejections: [AtomicU64; EJECTION_CAUSES.len()],
+    pub(super) refused: [AtomicU64; REFUSALS.len()],
+    pub(super) retries: AtomicU64,
+    pub(super) retries_over_budget: AtomicU64,
 }
 
 impl Drop for BackendMetrics {
@@ -357,6 +448,7 @@ impl Objects {
             label: key.to_string(),
             durations: AtomicHistogram::new(&UPSTREAM_BOUNDS),
             connect_failures: AtomicU64::new(0),
+            policy: OnceLock::new(),
             home: Arc::downgrade(&self.backends),
         })
     }

@@ -1,6 +1,6 @@
 //! New connections to an endpoint.
 
-use std::io;
+use std::{io, time::Duration};
 
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -20,9 +20,9 @@ const MAX_WINDOW: u32 = (1 << 31) - 1;
 
 /// Opens a connection for HTTP/1.1.
 ///
-/// # Errors: the system's; `TimedOut` after the connect limit.
-pub(super) async fn http1(endpoint: &Endpoint, limits: &Limits) -> io::Result<Http1Connection> {
-    let stream = tcp(endpoint, limits).await?;
+/// # Errors: the system's; `TimedOut` after `timeout`.
+pub(super) async fn http1(endpoint: &Endpoint, limits: &Limits, timeout: Duration) -> io::Result<Http1Connection> {
+    let stream = tcp(endpoint, timeout).await?;
     let (sender, connection) = http1::Builder::new()
         .max_headers(limits.max_headers)
         .max_header_size(limits.upstream_max_head_bytes)
@@ -44,8 +44,8 @@ pub(super) async fn http1(endpoint: &Endpoint, limits: &Limits) -> io::Result<Ht
 /// Opens a connection for HTTP/2 with prior knowledge.
 ///
 /// # Errors: as [`http1`].
-pub(super) async fn http2(endpoint: &Endpoint, limits: &Limits) -> io::Result<Http2Connection> {
-    let stream = tcp(endpoint, limits).await?;
+pub(super) async fn http2(endpoint: &Endpoint, limits: &Limits, timeout: Duration) -> io::Result<Http2Connection> {
+    let stream = tcp(endpoint, timeout).await?;
     let (sender, connection) = http2::Builder::new(WorkerExecutor)
         .timer(TokioTimer::new())
         .initial_stream_window_size(limits.h2_stream_window_bytes)
@@ -65,8 +65,8 @@ pub(super) async fn http2(endpoint: &Endpoint, limits: &Limits) -> io::Result<Ht
     Ok(Http2Connection::new(sender))
 }
 
-async fn tcp(endpoint: &Endpoint, limits: &Limits) -> io::Result<TcpStream> {
-    let stream = tokio::time::timeout(limits.connect_timeout, TcpStream::connect(endpoint.address)).await??;
+async fn tcp(endpoint: &Endpoint, timeout: Duration) -> io::Result<TcpStream> {
+    let stream = tokio::time::timeout(timeout, TcpStream::connect(endpoint.address)).await??;
     stream.set_nodelay(true)?;
     Ok(stream)
 }

@@ -1,9 +1,19 @@
 //! One address of a backend, with what each worker knows of it.
 
-use std::{collections::VecDeque, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    collections::VecDeque,
+    io,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use parking_lot::Mutex;
 use policy_balance::LatencyEstimate;
+use policy_resilience::EndpointOutliers;
 use tokio::{sync::watch, time::Instant};
 
 use super::{
@@ -16,6 +26,10 @@ pub(crate) struct Endpoint {
     pub(crate) address: SocketAddr,
     /// The address as the access log shows it.
     pub(crate) label: Box<str>,
+    /// What its answers say of it; all workers count here.
+    pub(crate) outliers: EndpointOutliers,
+    /// What health checks say of it.
+    is_unhealthy: AtomicBool,
     created: Instant,
     workers: Box<[Mutex<WorkerState>]>,
 }
@@ -49,6 +63,8 @@ impl Endpoint {
         Self {
             address,
             label: address.to_string().into(),
+            outliers: EndpointOutliers::default(),
+            is_unhealthy: AtomicBool::new(false),
             created: Instant::now(),
             workers: (0..workers).map(|_| Mutex::default()).collect(),
         }
@@ -60,6 +76,26 @@ impl Endpoint {
             let state = state.lock();
             state.latency.cost(state.in_flight, self.age(now))
         })
+    }
+
+    /// Requests under way on `worker`.
+    pub(super) fn in_flight(&self, worker: WorkerId) -> u32 {
+        self.workers.get(worker.0).map_or(u32::MAX, |state| state.lock().in_flight)
+    }
+
+    /// Whether health checks say that it gets no requests.
+    pub(crate) fn is_unhealthy(&self) -> bool {
+        self.is_unhealthy.load(Ordering::Relaxed)
+    }
+
+    /// Notes what health checks say.
+    pub(super) fn set_unhealthy(&self, is_unhealthy: bool) {
+        self.is_unhealthy.store(is_unhealthy, Ordering::Relaxed);
+    }
+
+    /// Whether it may get requests at `time` of its backend's policy.
+    pub(super) fn is_usable(&self, time: Duration) -> bool {
+        !self.is_unhealthy() && !self.outliers.is_ejected(time)
     }
 
     /// Counts a request as under way.

@@ -5,12 +5,20 @@
 
 mod connect;
 mod endpoint;
+mod pick;
 mod pool;
+mod probe;
+mod resilience;
 mod slot;
+mod watch;
 
 pub(crate) use endpoint::Endpoint;
-pub(crate) use pool::{Lease, SendError, SendFailure, send};
-pub(crate) use slot::BackendSlot;
+pub(crate) use pick::{NoEndpoint, PickKey};
+pub(crate) use pool::{Lease, SendError, SendFailure, copy_of, send};
+pub use resilience::BreakerCommand;
+pub(crate) use resilience::{Call, Resilience, Retry, RetryPlan, check_settings, grpc_status};
+pub(crate) use slot::{BackendSlot, PolicyState};
+pub(crate) use watch::BackendWatch;
 
 /// Index of a worker, below the engine's number of workers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,7 +2,7 @@
 //!
 //! Invariant: an HTTP/1.1 connection goes back to the pool only after its request's body was sent and its response's
 //! body read to the end, and never after an upgrade was asked for. A request whose bytes may have reached the endpoint is
-//! sent again only where that is harmless (RFC 9110 section 9.2.2): it is safe, has no body, and the connection was an old one.
+//! sent again only where that is harmless (RFC 9110 section 9.2.2): it is safe, its body is none or in memory, and the connection was an old one.
 
 use std::{
     convert::Infallible,
@@ -12,6 +12,7 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
 use http::{Method, Request, Response, header};
@@ -194,7 +195,7 @@ fn breaks_http2(error: &hyper::Error) -> bool {
     error.source().and_then(|source| source.downcast_ref::<h2::Error>()).is_some_and(h2::Error::is_library)
 }
 
-/// Sends `request` to `endpoint`. Dropping the future gives the request up and closes its connection or stream.
+/// Sends `request` to `endpoint`, on a connection that is made within `connect_timeout`. Dropping the future gives the request up and closes its connection or stream.
 ///
 /// # Errors: [`SendError`]; the request comes back where it can safely be sent elsewhere.
 pub(crate) async fn send(
@@ -203,6 +204,7 @@ pub(crate) async fn send(
     protocol: Protocol,
     request: Box<Request<RequestBody>>,
     limits: &Limits,
+    connect_timeout: Duration,
 ) -> Result<(Response<Incoming>, Lease), SendError> {
     endpoint.begin(worker);
     let lease = Lease {
@@ -214,8 +216,8 @@ pub(crate) async fn send(
         upload: request.body().upload().clone(),
     };
     let sent = match protocol {
-        Protocol::Http1 => send_http1(lease, request, limits).await,
-        Protocol::Http2 => send_http2(lease, request, limits).await,
+        Protocol::Http1 => send_http1(lease, request, limits, connect_timeout).await,
+        Protocol::Http2 => send_http2(lease, request, limits, connect_timeout).await,
     };
     if let Ok((_, lease)) = &sent {
         lease.upload.set_answered(true);
@@ -227,6 +229,7 @@ async fn send_http1(
     mut lease: Lease,
     mut request: Box<Request<RequestBody>>,
     limits: &Limits,
+    connect_timeout: Duration,
 ) -> Result<(Response<Incoming>, Lease), SendError> {
     loop {
         let idle = lease.endpoint.take_idle(lease.worker);
@@ -234,7 +237,7 @@ async fn send_http1(
         lease.is_reused = is_reused;
         let mut connection = match idle {
             Some(connection) => connection,
-            None => match Box::pin(connect::http1(&lease.endpoint, limits)).await {
+            None => match Box::pin(connect::http1(&lease.endpoint, limits, connect_timeout)).await {
                 Ok(connection) => connection,
                 Err(error) => return Err(SendError::connect(error, request)),
             },
@@ -274,25 +277,35 @@ fn broke_off(error: &hyper::Error) -> bool {
         || error.source().and_then(|source| source.downcast_ref()).is_some_and(is_reset)
 }
 
-/// A copy of a request that may be sent twice: safe, without a body, without an upgrade.
+/// A copy of a request that may be sent twice: safe, with no body or one in memory, without an upgrade.
 fn repeatable(request: &Request<RequestBody>) -> Option<Box<Request<RequestBody>>> {
     let is_safe = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
     if !is_safe || request.headers().contains_key(header::UPGRADE) {
         return None;
     }
-    let body = request.body().copy_of_none()?;
+    Some(with_body(request, request.body().copy_of_held()?))
+}
+
+/// A copy of a request whose body is kept, or that has none; `None` for others. Its body may turn out to be too long: see
+/// [`RequestBody::is_whole`].
+pub(crate) fn copy_of(request: &Request<RequestBody>) -> Option<Box<Request<RequestBody>>> {
+    Some(with_body(request, request.body().copy()?))
+}
+
+fn with_body(request: &Request<RequestBody>, body: RequestBody) -> Box<Request<RequestBody>> {
     let mut copy = Request::new(body);
     *copy.method_mut() = request.method().clone();
     *copy.uri_mut() = request.uri().clone();
     *copy.version_mut() = request.version();
     *copy.headers_mut() = request.headers().clone();
-    Some(Box::new(copy))
+    Box::new(copy)
 }
 
 async fn send_http2(
     mut lease: Lease,
     mut request: Box<Request<RequestBody>>,
     limits: &Limits,
+    connect_timeout: Duration,
 ) -> Result<(Response<Incoming>, Lease), SendError> {
     loop {
         let way = lease.endpoint.http2(lease.worker);
@@ -307,17 +320,19 @@ async fn send_http2(
                 }
                 continue;
             }
-            Http2Way::Missing(opens) => match Box::pin(connect::http2(&lease.endpoint, limits)).await {
-                Ok(connection) => {
-                    lease.endpoint.share(lease.worker, connection.clone());
-                    connection
+            Http2Way::Missing(opens) => {
+                match Box::pin(connect::http2(&lease.endpoint, limits, connect_timeout)).await {
+                    Ok(connection) => {
+                        lease.endpoint.share(lease.worker, connection.clone());
+                        connection
+                    }
+                    Err(error) => {
+                        let error = Arc::new(error);
+                        opens.send_replace(Some(error.clone()));
+                        return Err(SendError::connect(io::Error::new(error.kind(), error), request));
+                    }
                 }
-                Err(error) => {
-                    let error = Arc::new(error);
-                    opens.send_replace(Some(error.clone()));
-                    return Err(SendError::connect(io::Error::new(error.kind(), error), request));
-                }
-            },
+            }
         };
         let is_reused = lease.is_reused;
         connection.usage.streams.fetch_add(1, Ordering::Relaxed);

@@ -6,15 +6,19 @@ use std::{
     future::Future,
     net::{Ipv4Addr, SocketAddr},
     num::{NonZeroU16, NonZeroUsize},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU16, AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
 use bytes::Bytes;
 use control_plane_model::{
-    AttachedHost, Attachment, Backend, BackendKey, BackendProtocol, BackendTarget, Delta, Endpoint, Endpoints,
-    GatewayKey, HostPattern, Listener, ListenerKey, ListenerProtocol, ObjectName, PathMatch, Resource, Route, RouteKey,
-    RouteKind, RouteMatch, Rule, RuleAction, Timeouts, WeightedBackend,
+    AttachedHost, Attachment, Backend, BackendKey, BackendOptions, BackendProtocol, BackendSettings, BackendTarget,
+    Delta, Endpoint, Endpoints, GatewayKey, HostPattern, Listener, ListenerKey, ListenerProtocol, ObjectName,
+    PathMatch, Policy, PolicyKey, PolicyKind, PolicySpec, Resource, Route, RouteKey, RouteKind, RouteMatch, Rule,
+    RuleAction, Timeouts, WeightedBackend,
 };
 use gateway_engine::{
     Engine, EngineOptions, Refused,
@@ -37,9 +41,10 @@ pub fn free_port() -> NonZeroU16 {
 
 /// An engine that listens on one port of loopback.
 pub struct Proxy<F: FilterSet = Filters> {
-    pub engine: Engine<F>,
+    pub engine: Arc<Engine<F>>,
     pub port: NonZeroU16,
     pub log: SharedLog,
+    registry: Registry,
     _trigger: drain::DrainTrigger,
 }
 
@@ -98,6 +103,20 @@ pub fn backend(name: &str, protocol: BackendProtocol, addresses: &[SocketAddr]) 
         Resource::Backend(Arc::new(Backend { key: key.clone(), protocol, policies: Vec::new() })),
         Resource::Endpoints(Arc::new(Endpoints { key, endpoints })),
     ]
+}
+
+/// The policy of the backend `name`.
+pub fn policy(name: &str, spec: PolicySpec) -> Resource {
+    Resource::Policy(Arc::new(Policy { key: policy_key(name), spec }))
+}
+
+pub fn policy_key(name: &str) -> PolicyKey {
+    PolicyKey { kind: PolicyKind::Backend, name: ObjectName::new("test", name) }
+}
+
+/// The backend `name`, with its policy.
+pub fn protected(name: &str, protocol: BackendProtocol) -> Resource {
+    Resource::Backend(Arc::new(Backend { key: backend_key(name), protocol, policies: vec![policy_key(name)] }))
 }
 
 /// A rule for every path below `prefix`, to `backends` by weight.
@@ -174,6 +193,7 @@ impl<F: FilterSet> Proxy<F> {
         let log = SharedLog::default();
         let access_log = AccessLog::start(Box::new(log.clone()), 1 << 20, metrics.access_log()).unwrap();
         let (trigger, watch) = drain::channel();
+        let drained = watch.clone();
         let tracing = Tracing::start(&Tasks::new(watch), "test", "test/edge".to_owned(), metrics.traces());
         let options = EngineOptions {
             workers: NonZeroUsize::new(2).unwrap(),
@@ -181,12 +201,34 @@ impl<F: FilterSet> Proxy<F> {
             port_map: BTreeMap::new(),
             crypto: Arc::new(rustls::crypto::aws_lc_rs::default_provider()),
         };
-        let engine = Engine::start(options, Telemetry::new(metrics, access_log, tracing, &SystemClock)).unwrap();
-        Self { engine, port: free_port(), log, _trigger: trigger }
+        let telemetry = Telemetry::new(metrics, access_log, tracing, &SystemClock);
+        let engine = Arc::new(Engine::start(options, telemetry).unwrap());
+        let watched = engine.clone();
+        spawn(async move { watched.watch_backends(drained).await });
+        Self { engine, port: free_port(), log, registry, _trigger: trigger }
     }
 
     pub async fn upsert(&self, objects: impl IntoIterator<Item = Resource>) -> Vec<Refused> {
         self.engine.apply(Delta { upserted: objects.into_iter().collect(), removed: Vec::new() }).await
+    }
+
+    /// Sets the policy of the backend `name`, which speaks HTTP/1.1.
+    pub async fn protect(&self, name: &str, options: BackendOptions) {
+        let settings = BackendSettings::new(options).unwrap();
+        let spec = PolicySpec::Backend(Box::new(settings));
+        assert_eq!(self.upsert([policy(name, spec), protected(name, BackendProtocol::Http1)]).await, []);
+    }
+
+    /// What the admin port shows of the backend `name`.
+    pub fn backend_view(&self, name: &str) -> serde_json::Value {
+        self.engine.backends()[backend_key(name).to_string()].clone()
+    }
+
+    /// The lines of the metrics that begin with `prefix`.
+    pub fn metrics(&self, prefix: &str) -> Vec<String> {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &self.registry).unwrap();
+        text.lines().filter(|line| line.starts_with(prefix)).map(str::to_owned).collect()
     }
 
     pub async fn connect(&self) -> TcpStream {
@@ -245,6 +287,41 @@ where
         }
     });
     address
+}
+
+/// A backend's answers, which a test changes while it runs.
+#[derive(Clone)]
+pub struct Answers(Arc<AtomicU16>, Arc<AtomicUsize>);
+
+impl Answers {
+    pub fn set(&self, status: u16) {
+        self.0.store(status, Ordering::SeqCst);
+    }
+
+    /// Requests that came so far.
+    pub fn count(&self) -> usize {
+        self.1.load(Ordering::SeqCst)
+    }
+}
+
+/// An upstream that answers everything with the status of the moment, 200 to begin with.
+pub async fn answering() -> (SocketAddr, Answers) {
+    let answers = Answers(Arc::new(AtomicU16::new(200)), Arc::default());
+    let shown = answers.clone();
+    let address = upstream(move |_| {
+        shown.1.fetch_add(1, Ordering::SeqCst);
+        let status = shown.0.load(Ordering::SeqCst);
+        async move { Response::builder().status(status).body(Full::from("answer")).unwrap() }
+    })
+    .await;
+    (address, answers)
+}
+
+/// One backend `one` behind a route for everything.
+pub fn one_backend(addresses: &[SocketAddr]) -> Vec<Resource> {
+    let mut objects = backend("one", BackendProtocol::Http1, addresses).to_vec();
+    objects.push(route("all", vec![rule("/", &[("one", 1)])]));
+    objects
 }
 
 /// An upstream that answers everything with `text`.

@@ -16,7 +16,7 @@ use control_plane_model::{
     AccessLog, BackendProtocol, Delta, Gateway, GatewayKey, Listener, ListenerKey, ListenerProtocol, ObjectName,
     Resource, ResourceKey, TlsTermination,
 };
-use gateway_engine::limits::Limits;
+use gateway_engine::{filter::FilterSet, limits::Limits};
 use http::{HeaderMap, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full, StreamBody, combinators::UnsyncBoxBody};
 use hyper::{
@@ -37,9 +37,9 @@ use crate::harness::{
 };
 
 /// Longer than anything here takes that does not hang.
-const SOON: Duration = Duration::from_secs(8);
+pub const SOON: Duration = Duration::from_secs(8);
 
-type AnyBody = UnsyncBoxBody<Bytes, Infallible>;
+pub type AnyBody = UnsyncBoxBody<Bytes, Infallible>;
 
 fn to(protocol: BackendProtocol, address: SocketAddr) -> Vec<Resource> {
     let mut objects = backend("one", protocol, &[address]).to_vec();
@@ -48,7 +48,7 @@ fn to(protocol: BackendProtocol, address: SocketAddr) -> Vec<Resource> {
 }
 
 /// An upstream that does with each of its connections as `serve` says.
-async fn raw_upstream<R>(serve: impl Fn(TcpStream) -> R + Send + 'static) -> SocketAddr
+pub async fn raw_upstream<R>(serve: impl Fn(TcpStream) -> R + Send + 'static) -> SocketAddr
 where
     R: Future<Output = ()> + Send + 'static,
 {
@@ -82,7 +82,7 @@ where
 }
 
 /// An HTTP/2 client of the proxy whose stream windows are small.
-async fn http2<B>(proxy: &Proxy) -> hyper::client::conn::http2::SendRequest<B>
+pub async fn http2<B, F: FilterSet>(proxy: &Proxy<F>) -> hyper::client::conn::http2::SendRequest<B>
 where
     B: http_body::Body<Data = Bytes, Error = Infallible> + Send + Unpin + 'static,
 {
@@ -94,7 +94,7 @@ where
 }
 
 /// Everything up to the end of a response's head.
-async fn read_head(stream: &mut TcpStream) -> String {
+pub async fn read_head(stream: &mut TcpStream) -> String {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         head.push(timeout(SOON, stream.read_u8()).await.unwrap().unwrap());
@@ -160,12 +160,12 @@ async fn clients_that_do_not_read_hold_up_no_other_clients_responses_from_an_htt
 }
 
 /// A request body that the test sends piece by piece.
-fn pieces() -> (mpsc::Sender<Result<Frame<Bytes>, Infallible>>, AnyBody) {
+pub fn pieces() -> (mpsc::Sender<Result<Frame<Bytes>, Infallible>>, AnyBody) {
     let (sender, receiver) = mpsc::channel(1);
     (sender, StreamBody::new(ReceiverStream::new(receiver)).boxed_unsync())
 }
 
-fn data(text: &'static str) -> Frame<Bytes> {
+pub fn data(text: &'static str) -> Frame<Bytes> {
     Frame::data(Bytes::from_static(text.as_bytes()))
 }
 

@@ -9,9 +9,7 @@ mod state;
 
 use std::{collections::BTreeMap, num::NonZeroU32, sync::Arc};
 
-use control_plane_model::{
-    Effective, Leveled, Mode, Policy, PolicyKey, PolicySpec, Quota, RateLimitSettings, Settings as _, effective,
-};
+use control_plane_model::{Effective, Mode, Policy, PolicyKey, Quota, RateLimitSettings, Settings as _, merged};
 use gateway_engine::{
     filter::{HttpFilter, InvalidPolicy, RequestContext, Stage, Verdict},
     local_reply::{LocalReply, Reason},
@@ -19,7 +17,7 @@ use gateway_engine::{
 };
 use http::{HeaderName, HeaderValue, header};
 use policy_rate_limit::{
-    Claim, InFlight, Limit, Taken, Verdict as Said,
+    Claim, Decision, InFlight, Limit, Verdict as Said,
     headers::{self, PolicyName, QuotaUnit, ServiceLimit},
     take_all,
 };
@@ -85,12 +83,7 @@ impl TokenLimit {
 ///
 /// # Errors: [`InvalidPolicy`] for a quota that cannot be kept or a name that clients cannot be told.
 pub fn compile(levels: &[Arc<Policy>], state: &State) -> Result<Vec<RateLimit>, InvalidPolicy> {
-    let chain = levels.iter().filter_map(|policy| match &policy.spec {
-        PolicySpec::RateLimit(level) => Some((&policy.key, level)),
-        _ => None,
-    });
-    let chain: Vec<(&PolicyKey, &Leveled<RateLimitSettings>)> = chain.collect();
-    let merged = effective(chain.into_iter());
+    let merged = merged::<RateLimitSettings>(levels.iter().map(|policy| &**policy));
     if merged.settings.is_disabled() {
         return Ok(Vec::new());
     }
@@ -210,6 +203,13 @@ impl RateLimit {
 
     /// Takes a token of each bucket, or none.
     fn take(&self, request: &mut RequestContext<'_>) -> Verdict {
+        // Most chains have one limit, which needs no list of them.
+        if let [only] = &*self.limits {
+            let Some(key) = only.key.of(request) else { return Verdict::Continue };
+            let limit = only.of(request.notes.identity());
+            let decision = only.table.buckets().take(key, &limit, 1, request.now);
+            return self.judge(request, &[(only, limit, decision)], decision.verdict);
+        }
         let identity = request.notes.identity();
         let mut claims: Vec<Claim<'_>> = Vec::with_capacity(self.limits.len());
         let mut counted: Vec<&TokenLimit> = Vec::with_capacity(self.limits.len());
@@ -220,18 +220,26 @@ impl RateLimit {
             }
         }
         // There are at most as many as one call takes: so many limits a chain of policies can have.
-        let Ok(taken) = take_all(&claims, request.now) else {
-            return Verdict::Reply(Reason::Internal.into());
-        };
-        let limits: Vec<Limit> = claims.iter().map(|claim| claim.limit).collect();
-        let left = self.told.is_some().then(|| left(&counted, &limits, &taken));
+        let Ok(taken) = take_all(&claims, request.now) else { return Verdict::Reply(Reason::Internal.into()) };
+        let said = counted.into_iter().zip(&claims).zip(taken.decisions());
+        let said: Vec<_> = said.map(|((limit, claim), decision)| (limit, claim.limit, *decision)).collect();
+        self.judge(request, &said, taken.verdict())
+    }
+
+    /// Tells the client how its buckets stand, and refuses it where one of them does.
+    fn judge(
+        &self,
+        request: &mut RequestContext<'_>,
+        said: &[(&TokenLimit, Limit, Decision)],
+        verdict: Said,
+    ) -> Verdict {
+        let left = self.told.is_some().then(|| left(said));
         self.tell(request, left.filter(|text| !text.is_empty()));
-        let verdict = taken.verdict();
-        if verdict == Said::Allowed {
+        let Some((limit, ..)) =
+            said.iter().find(|(.., decision)| !decision.is_allowed() && decision.verdict == verdict)
+        else {
             return Verdict::Continue;
-        }
-        let refusing = counted.iter().zip(taken.decisions()).find(|(_, decision)| decision.verdict == verdict);
-        let Some((limit, _)) = refusing else { return Verdict::Reply(Reason::Internal.into()) };
+        };
         let mut reply = LocalReply::from(Reason::RateLimited).by(&limit.policy);
         if let Some(seconds) = headers::retry_after(verdict) {
             reply = reply.with_header(header::RETRY_AFTER, HeaderValue::from(seconds));
@@ -250,13 +258,13 @@ impl RateLimit {
 }
 
 /// `RateLimit`.
-fn left(counted: &[&TokenLimit], limits: &[Limit], taken: &Taken) -> String {
-    let items = counted.iter().zip(limits).zip(taken.decisions());
-    headers::service_limits(items.map(|((counted, limit), decision)| ServiceLimit {
+fn left(said: &[(&TokenLimit, Limit, Decision)]) -> String {
+    let items = said.iter().map(|(counted, limit, decision)| ServiceLimit {
         name: &counted.name,
         limit: *limit,
         decision: *decision,
-    }))
+    });
+    headers::service_limits(items)
 }
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
 use std::time::Duration;
 
 use control_plane_model::{
-    ConcurrencyLimit as ConcurrencySpec, KeyPart, Missing, ObjectName, PolicyKind, RateLimit as LimitSpec,
-    Tiers as TiersSpec,
+    ConcurrencyLimit as ConcurrencySpec, KeyPart, Leveled, Missing, ObjectName, PolicyKind, PolicySpec,
+    RateLimit as LimitSpec, Tiers as TiersSpec,
 };
 use gateway_engine::{filter::Received, notes::Notes, strict::Scheme};
 use http::{HeaderMap, Method};

@@ -3,13 +3,6 @@
 //! Invariant: what is served stays served until files that are in order say otherwise; a file that is broken, empty for
 //! a moment or being written changes nothing.
 
-mod decode;
-mod folder;
-mod inputs;
-mod kinds;
-mod locate;
-mod node;
-mod read;
 mod watch;
 
 use std::{
@@ -20,12 +13,13 @@ use std::{
     time::Duration,
 };
 
+use control_plane_files::{Files, Inputs, Problem, read};
 use control_plane_model::{Delta, Listener, Resource, ResourceKey};
 use kit_process::drain::Drain;
 use tokio::time::{Instant, sleep, timeout_at};
 
-use self::{folder::Files, inputs::Inputs, watch::Watch};
-use crate::{engine::Proxy, problems::Problem, problems::Problems};
+use self::watch::Watch;
+use crate::{engine::Proxy, problems::Problems};
 
 /// How long to wait before a file that vanished, or is empty all of a sudden, is believed to be so.
 const SECOND_LOOK: Duration = Duration::from_millis(80);
@@ -47,7 +41,7 @@ pub struct FolderError {
 ///
 /// # Errors: [`FolderError`] where it cannot be listed.
 pub fn check(root: &Path) -> Result<Vec<Problem>, FolderError> {
-    let files = read::read(root).map_err(|source| FolderError { root: root.to_owned(), source })?;
+    let files = read(root).map_err(|source| FolderError { root: root.to_owned(), source })?;
     let mut inputs = Inputs::new(SocketAddr::from(([127, 0, 0, 1], 1)));
     inputs.update(files);
     let mut problems = inputs.problems();
@@ -161,7 +155,7 @@ impl FilesSource {
 
     async fn read(&self) -> io::Result<Files> {
         let root = self.root.clone();
-        tokio::task::spawn_blocking(move || read::read(&root)).await.map_err(io::Error::other)?
+        tokio::task::spawn_blocking(move || read(&root)).await.map_err(io::Error::other)?
     }
 
     async fn take(&mut self, files: Files) {

@@ -11,6 +11,7 @@ use std::{
     time::Duration,
 };
 
+use control_plane_files::is_yaml;
 use notify::{
     Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher as _,
     event::{AccessKind, AccessMode, ModifyKind},
@@ -20,8 +21,6 @@ use tokio::{
     sync::Notify,
     time::{Instant, timeout, timeout_at},
 };
-
-use super::read::is_yaml;
 
 /// How long no event may come before the folder counts as settled.
 const QUIET: Duration = Duration::from_millis(10);

@@ -280,6 +280,12 @@ impl Permit {
     /// Ends the call without an outcome: it counts as nothing, and a probe's slot is free again.
     pub fn release(self) {}
 
+    /// Whether the breaker is still in the state that admitted the call. Where it is not, it has opened or closed since: the
+    /// call's outcome counts no more, and it must not be tried again on this permit. Costs one atomic load.
+    pub fn is_current(&self) -> bool {
+        generation(self.breaker.published.load(Ordering::Acquire)) == self.admission.generation
+    }
+
     /// Whether the call helps decide if the breaker closes.
     pub fn is_probe(&self) -> bool {
         self.admission.is_probe

@@ -552,3 +552,15 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_permit_is_current_until_the_breaker_changes_its_state() {
+    let breaker = Breaker::new(spec(1, 1));
+    let permit = breaker.acquire(at(0), NONE).unwrap();
+    call(&breaker, "++", at(0));
+    assert!(permit.is_current());
+    fail(&breaker, at(0));
+    assert!(!permit.is_current());
+    let probe = breaker.acquire(at(0) + OPEN, NONE).unwrap();
+    assert!(probe.is_current());
+}

@@ -116,6 +116,16 @@ impl EndpointOutliers {
         (nanos(now) < until).then(|| Duration::from_nanos(until))
     }
 
+    /// Forgets everything, as for an endpoint that is new: its detector is gone or has another spec.
+    pub fn reset(&self) {
+        self.ejected_until.store(0, Ordering::Relaxed);
+        self.interval.store(0, Ordering::Relaxed);
+        let counts = [&self.consecutive_5xx, &self.consecutive_gateway_errors, &self.consecutive_local_origin];
+        for count in counts.into_iter().chain([&self.ejections]) {
+            clear(count);
+        }
+    }
+
     /// Ejections that were not forgiven: each interval without one forgives one.
     pub fn ejections(&self) -> u32 {
         self.ejections.load(Ordering::Relaxed)

@@ -239,3 +239,14 @@ fn a_bad_setting_is_named() {
     let error = EjectionSpec::new(at(30), at(29), 0, 10).unwrap_err();
     assert_eq!(error.to_string(), "outlier.maxEjectionTime must be 30s to 86400s");
 }
+
+#[test]
+fn an_endpoint_that_is_reset_is_as_new() {
+    let backend = Backend::new(spec(100).with_consecutive_5xx(2).unwrap(), 2);
+    backend.record(0, ServerError, at(0));
+    assert!(backend.record(0, ServerError, at(0)).is_some());
+    backend.endpoints[0].reset();
+    assert_eq!((backend.ejected(at(0)), backend.endpoints[0].ejections()), (0, 0));
+    assert_eq!(backend.record(0, ServerError, at(0)), None);
+    assert_eq!(backend.record(0, ServerError, at(0)).unwrap().number, 1);
+}

@@ -32,6 +32,9 @@ pub(crate) enum Content {
         schema: Option<Arc<Schema>>,
     },
     Form(FormBody),
+    /// It passes as it is, whatever the choice.
+    Unchecked,
+    /// It cannot be checked.
     Other,
 }
 
@@ -101,17 +104,24 @@ impl Body<'_> {
     ///
     /// # Errors: [`Violations`], with the keywords of the schema, and with `json` or `form` where the text is not one.
     pub fn check(&self, body: &[u8], limits: &Limits) -> Result<(), Violations> {
+        self.check_within(body, limits, usize::MAX)
+    }
+
+    /// As [`Self::check`], with `steps` at the most for the schema; see [`Violations::is_limit`].
+    ///
+    /// # Errors: [`Violations`].
+    pub fn check_within(&self, body: &[u8], limits: &Limits, steps: usize) -> Result<(), Violations> {
         match self {
             Self::Absent | Self::Unchecked => Ok(()),
             Self::Json(schema) => {
                 let value = json::parse(body, limits).map_err(|error| not_json(&error))?;
-                schema.map_or(Ok(()), |schema| schema.validate(&value))
+                schema.map_or(Ok(()), |schema| schema.validate_within(&value, steps))
             }
             Self::Form(form) => {
                 let refuse = || Violations::one(broken(Place::Body, "#", "form", "is not a form of at most the limit"));
                 let text = std::str::from_utf8(body).ok().filter(|_| body.len() <= limits.bytes).ok_or_else(refuse)?;
                 let value = form.read(text).map_err(|Malformed| refuse())?;
-                form.schema.as_ref().map_or(Ok(()), |schema| schema.validate(&value))
+                form.schema.as_ref().map_or(Ok(()), |schema| schema.validate_within(&value, steps))
             }
         }
     }
@@ -185,6 +195,7 @@ pub(crate) fn select<'d>(
     let checked = match content {
         Some(Content::Json { schema }) if is_json(media) => Body::Json(schema.as_deref()),
         Some(Content::Form(form)) => Body::Form(form),
+        Some(Content::Unchecked) => return Ok(Body::Unchecked),
         Some(_) => return unchecked("bodies of this media type cannot be checked"),
         None => return unchecked("the media type is not described"),
     };

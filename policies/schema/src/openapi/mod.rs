@@ -8,6 +8,7 @@ mod body;
 mod operation;
 mod parameter;
 mod path;
+mod plain;
 mod shape;
 mod translate;
 
@@ -20,6 +21,7 @@ use serde_json::Value;
 
 pub use body::{Body, FormBody};
 pub use operation::{Matched, Operation};
+pub use plain::{BodySpec, ContentSpec, Described, InvalidOperation, OperationSpec, ParameterPlace, ParameterSpec};
 
 use self::body::Content;
 use self::operation::{Parameter, Source};
@@ -32,7 +34,7 @@ use crate::schema::{self, Draft, Options, Schema, SchemaError};
 use crate::violation::fragment;
 
 /// What a document leaves open.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct DocumentOptions {
     /// How its schemas are compiled. The limits also count for the whole document.
     pub schema: Options,
@@ -46,7 +48,7 @@ pub struct DocumentOptions {
 
 /// What becomes of a body that cannot be checked: of a media type that is neither JSON nor a form, or that the operation
 /// does not list, or where it describes none.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Otherwise {
     /// It is refused.
     #[default]
@@ -56,7 +58,7 @@ pub enum Otherwise {
 }
 
 /// What becomes of something that was not asked for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Unknown {
     /// It is refused.
     #[default]
@@ -114,8 +116,8 @@ impl DocumentError {
 pub enum Lookup<'d, 'p> {
     /// This one.
     Found(Matched<'d, 'p>),
-    /// The path has other methods only.
-    NoMethod,
+    /// The path has other methods only: these, sorted.
+    NoMethod(Vec<&'d Method>),
     /// The document has no such path.
     NoPath,
 }
@@ -182,13 +184,13 @@ impl Document {
     /// The operation for a request. `path` is canonical and not decoded, without the path of the document's server and
     /// without the query: a literal of a template matches byte for byte.
     pub fn operation<'d, 'p>(&'d self, method: &Method, path: &'p str) -> Lookup<'d, 'p> {
-        match self.paths.find(path) {
-            Some((item, values)) => match item.operations.get(method) {
-                Some(operation) => Lookup::Found(Matched { operation, values }),
-                None => Lookup::NoMethod,
-            },
-            None => Lookup::NoPath,
+        let Some((item, values)) = self.paths.find(path) else { return Lookup::NoPath };
+        if let Some(operation) = item.operations.get(method) {
+            return Lookup::Found(Matched { operation, values });
         }
+        let mut methods: Vec<&Method> = item.operations.keys().collect();
+        methods.sort_unstable_by_key(|method| method.as_str());
+        Lookup::NoMethod(methods)
     }
 }
 

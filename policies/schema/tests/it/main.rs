@@ -6,4 +6,6 @@ mod openapi;
 #[cfg(test)]
 mod schema;
 #[cfg(test)]
+mod settings;
+#[cfg(test)]
 mod suite;

@@ -8,7 +8,7 @@ use control_plane_model::{
 };
 
 use crate::{
-    proto::{self, client_address::Trust as WireTrust, proxy_protocol::Mode},
+    proto::{self, client_origin::Trust as WireTrust, proxy_protocol::Mode},
     resource::{
         duration::{duration_from_wire, duration_to_wire},
         error::{Field as _, InvalidResource, distinct, each, each_of_some, required},
@@ -157,7 +157,7 @@ fn protocol_from_wire(wire: i32) -> Result<HttpProtocol, InvalidResource> {
     }
 }
 
-fn address_to_wire(address: &ClientAddress) -> proto::ClientAddress {
+fn address_to_wire(address: &ClientAddress) -> proto::ClientOrigin {
     let trust = match &address.trust {
         Trust::Hops(hops) => WireTrust::Hops(hops.get()),
         Trust::Networks(networks) => WireTrust::Networks(networks_to_wire(networks)),
@@ -166,10 +166,10 @@ fn address_to_wire(address: &ClientAddress) -> proto::ClientAddress {
         ForwardingHeader::XForwardedFor => proto::ForwardingHeader::XForwardedFor,
         ForwardingHeader::Forwarded => proto::ForwardingHeader::Forwarded,
     };
-    proto::ClientAddress { trust: Some(trust), header: header.into() }
+    proto::ClientOrigin { trust: Some(trust), header: header.into() }
 }
 
-fn address_from_wire(wire: proto::ClientAddress) -> Result<ClientAddress, InvalidResource> {
+fn address_from_wire(wire: proto::ClientOrigin) -> Result<ClientAddress, InvalidResource> {
     let trust = match required(wire.trust).field("trust")? {
         WireTrust::Hops(hops) => Trust::Hops(number(hops).field("hops")?),
         WireTrust::Networks(networks) => Trust::Networks(networks_from_wire(networks).field("networks")?),

@@ -1,7 +1,9 @@
 //! Policies, and the keys by which other objects name them.
 
+mod backend;
 mod client;
 mod rate_limit;
+mod request_validation;
 
 use std::collections::BTreeMap;
 
@@ -17,6 +19,11 @@ pub(super) fn to_wire(policy: &Policy) -> proto::Policy {
             settings: Some(rate_limit::to_wire(&levels.settings)),
             overrides: levels.overrides.as_ref().map(rate_limit::to_wire),
         }),
+        PolicySpec::Backend(settings) => Spec::Backend(backend::to_wire(settings)),
+        PolicySpec::RequestValidation(levels) => Spec::RequestValidation(proto::RequestValidationPolicy {
+            settings: Some(request_validation::to_wire(&levels.settings)),
+            overrides: levels.overrides.as_ref().map(request_validation::to_wire),
+        }),
         PolicySpec::Client(settings) => Spec::Client(client::to_wire(settings)),
     };
     proto::Policy { spec: Some(spec) }
@@ -28,8 +35,15 @@ pub(super) fn from_wire(key: PolicyKey, wire: proto::Policy) -> Result<Policy, I
         (Spec::RateLimit(wire), PolicyKind::RateLimit) => {
             PolicySpec::RateLimit(leveled(wire.settings, wire.overrides, rate_limit::from_wire).field("rate_limit")?)
         }
+        (Spec::Backend(wire), PolicyKind::Backend) => {
+            PolicySpec::Backend(Box::new(backend::from_wire(wire).field("backend")?))
+        }
+        (Spec::RequestValidation(wire), PolicyKind::RequestValidation) => {
+            let levels = leveled(wire.settings, wire.overrides, request_validation::from_wire);
+            PolicySpec::RequestValidation(levels.field("request_validation")?)
+        }
         (Spec::Client(wire), PolicyKind::Client) => PolicySpec::Client(client::from_wire(wire).field("client")?),
-        _ => return Err(InvalidResource::new("is not of the kind that the key names")).field("spec"),
+        (_, _) => return Err(InvalidResource::new("is of another kind than its key")).field("spec"),
     };
     Ok(Policy { key, spec })
 }
