@@ -13,7 +13,7 @@ use std::{sync::Arc, time::Duration};
 
 use control_plane_translate::{Kind, StatusUpdate, merge_status};
 use crds::{
-    AuthenticationPolicy, BackendPolicy, GatewayConfig, RateLimitPolicy, RequestValidationPolicy,
+    AuthenticationPolicy, BackendPolicy, ClientPolicy, GatewayConfig, RateLimitPolicy, RequestValidationPolicy,
     gateway_api::{BackendTLSPolicy, GRPCRoute, Gateway, GatewayClass, HTTPRoute, ListenerSet},
 };
 use jiff::Timestamp;
@@ -197,6 +197,7 @@ fn resource(kind: Kind) -> Option<ApiResource> {
         Kind::RateLimitPolicy => ApiResource::erase::<RateLimitPolicy>(&()),
         Kind::BackendPolicy => ApiResource::erase::<BackendPolicy>(&()),
         Kind::RequestValidationPolicy => ApiResource::erase::<RequestValidationPolicy>(&()),
+        Kind::ClientPolicy => ApiResource::erase::<ClientPolicy>(&()),
         Kind::AuthenticationPolicy => ApiResource::erase::<AuthenticationPolicy>(&()),
         Kind::IdentityProvider
         | Kind::ReferenceGrant

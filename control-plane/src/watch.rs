@@ -83,6 +83,7 @@ pub fn sources() -> Vec<Source> {
         Kind::RequestValidationPolicy,
         Kind::AuthenticationPolicy,
         Kind::IdentityProvider,
+        Kind::ClientPolicy,
         Kind::Service,
         Kind::EndpointSlice,
         Kind::Secret,
@@ -110,7 +111,8 @@ pub struct Context {
 /// Starts the watch of every kind that the translator reads.
 pub fn start(context: &Context, tasks: &Tasks) {
     use crds::{
-        AuthenticationPolicy, BackendPolicy, GatewayConfig, IdentityProvider, RateLimitPolicy, RequestValidationPolicy,
+        AuthenticationPolicy, BackendPolicy, ClientPolicy, GatewayConfig, IdentityProvider, RateLimitPolicy,
+        RequestValidationPolicy,
         gateway_api::{BackendTLSPolicy, GRPCRoute, Gateway, GatewayClass, HTTPRoute, ListenerSet, ReferenceGrant},
     };
     use k8s_openapi::api::{
@@ -134,6 +136,7 @@ pub fn start(context: &Context, tasks: &Tasks) {
     spawn::<RequestValidationPolicy>("watch RequestValidationPolicy", context, tasks, watching());
     spawn::<AuthenticationPolicy>("watch AuthenticationPolicy", context, tasks, watching());
     spawn::<IdentityProvider>("watch IdentityProvider", context, tasks, watching());
+    spawn::<ClientPolicy>("watch ClientPolicy", context, tasks, watching());
     spawn::<Service>("watch Service", context, tasks, watching());
     spawn::<EndpointSlice>("watch EndpointSlice", context, tasks, watching());
     spawn::<Secret>("watch Secret", context, tasks, certificates);

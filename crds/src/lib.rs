@@ -3,6 +3,7 @@
 
 pub mod authentication_policy;
 pub mod backend_policy;
+pub mod client_policy;
 pub mod gateway_api;
 pub mod gateway_config;
 pub mod identity_provider;
@@ -12,6 +13,7 @@ pub mod request_validation_policy;
 
 pub use authentication_policy::AuthenticationPolicy;
 pub use backend_policy::BackendPolicy;
+pub use client_policy::ClientPolicy;
 pub use gateway_config::GatewayConfig;
 pub use identity_provider::IdentityProvider;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
@@ -27,6 +29,7 @@ pub fn definitions() -> Vec<CustomResourceDefinition> {
     vec![
         AuthenticationPolicy::crd(),
         BackendPolicy::crd(),
+        ClientPolicy::crd(),
         GatewayConfig::crd(),
         IdentityProvider::crd(),
         RateLimitPolicy::crd(),

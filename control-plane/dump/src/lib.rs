@@ -4,6 +4,7 @@
 
 mod authentication;
 mod backend;
+mod client_policy;
 mod explain;
 mod policy;
 

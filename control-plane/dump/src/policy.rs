@@ -9,7 +9,7 @@ use control_plane_model::{
 };
 use serde_json::{Map, Value, json};
 
-use super::{authentication, backend};
+use super::{authentication, backend, client_policy};
 
 /// What a policy says; fields that it leaves to others are left out.
 pub(super) fn spec(spec: &PolicySpec) -> Value {
@@ -18,6 +18,7 @@ pub(super) fn spec(spec: &PolicySpec) -> Value {
         PolicySpec::RateLimit(levels) => leveled(levels, rate_limit),
         PolicySpec::Authentication(levels) => leveled(levels, authentication::settings),
         PolicySpec::Backend(settings) => backend::settings(settings),
+        PolicySpec::Client(settings) => client_policy::settings(settings),
         PolicySpec::RequestValidation(levels) => leveled(levels, request_validation),
     }
 }
@@ -36,6 +37,10 @@ pub(super) fn merged(kind: PolicyKind, chain: &[Arc<Policy>]) -> Merged {
         PolicyKind::RateLimit => of_chain(chain, rate_limit),
         PolicyKind::Authentication => of_chain(chain, authentication::settings),
         PolicyKind::RequestValidation => of_chain(chain, request_validation),
+        PolicyKind::Client => {
+            let Effective { settings, sources } = model::effective_client(chain.iter().map(|policy| &**policy));
+            Merged { disabled: false, settings: client_policy::settings(&settings), sources }
+        }
         // It is attached to Services, and on none of them merged.
         PolicyKind::Backend => Merged { settings: Value::Null, disabled: false, sources: BTreeMap::new() },
     }

@@ -27,6 +27,7 @@ const KINDS: &[(Kind, &[&str])] = &[
     (Kind::RequestValidationPolicy, &["nebula.dev/v1alpha1"]),
     (Kind::AuthenticationPolicy, &["nebula.dev/v1alpha1"]),
     (Kind::IdentityProvider, &["nebula.dev/v1alpha1"]),
+    (Kind::ClientPolicy, &["nebula.dev/v1alpha1"]),
     (Kind::Service, &["v1"]),
     (Kind::EndpointSlice, &["discovery.k8s.io/v1"]),
     (Kind::Secret, &["v1"]),
@@ -203,6 +204,7 @@ fn object(kind: Kind, document: &Node) -> Result<Object, Vec<FieldError>> {
         Kind::RequestValidationPolicy => Object::RequestValidationPolicy(typed(kind, document)?),
         Kind::AuthenticationPolicy => Object::AuthenticationPolicy(typed(kind, document)?),
         Kind::IdentityProvider => Object::IdentityProvider(typed(kind, document)?),
+        Kind::ClientPolicy => Object::ClientPolicy(typed(kind, document)?),
         Kind::Service => Object::Service(typed(kind, document)?),
         Kind::EndpointSlice => Object::EndpointSlice(typed(kind, document)?),
         Kind::Secret => {

@@ -220,6 +220,7 @@ mod tests {
             "gateway/infra/edge",
             "certificate/infra/edge-tls",
             "policy/rate-limit/infra/edge",
+            "policy/client/infra/edge",
             "listener/infra/edge/http",
             "listener/infra/edge/team/extra/http",
             "backend/shop/cart/8080",

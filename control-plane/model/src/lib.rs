@@ -12,6 +12,7 @@ mod host;
 mod key;
 mod listener;
 mod matching;
+mod network;
 mod policy;
 mod route;
 mod snapshot;
@@ -26,6 +27,7 @@ pub use key::{
 };
 pub use listener::{Listener, ListenerProtocol, TlsTermination};
 pub use matching::{HeaderMatch, InvalidRegex, PathMatch, QueryMatch, Regex, RouteMatch, ValueMatch};
+pub use network::{InvalidNetwork, Network};
 pub use policy::{
     AdaptiveLimit, ApiKey, ApiKeys, Audiences, AuthenticationSettings, BackendOptions, BackendSettings,
     BackendTimeouts, Balance, Basic, BreakerWindow, CircuitBreaker, ClaimToHeader, ConcurrencyLimit, ConcurrencyLimits,
@@ -36,6 +38,10 @@ pub use policy::{
     Quota, RateLimit, RateLimitSettings, RemoteKeys, Retries, RetryBudget, Settings, SigningAlgorithm, SlowCalls,
     StatusRange, SuccessRate, TextEncoding, Tiers, TokenSource, ValidationSettings, effective, merged, sources,
     validation,
+};
+pub use policy::{
+    CipherSuite, ClientAddress, ClientLimits, ClientSettings, ClientTimeouts, ClientTls, ForwardingHeader,
+    HttpProtocol, ProxyProtocol, TlsVersion, TransferRate, Trust, effective_client,
 };
 pub use route::{
     AttachedHost, Attachment, BackendTarget, Route, Rule, RuleAction, Timeouts, Unavailable, WeightedBackend,

@@ -4,7 +4,8 @@ use std::{fmt::Debug, sync::Arc};
 
 use control_plane_translate::{Kind, Object};
 use crds::{
-    AuthenticationPolicy, BackendPolicy, GatewayConfig, IdentityProvider, RateLimitPolicy, RequestValidationPolicy,
+    AuthenticationPolicy, BackendPolicy, ClientPolicy, GatewayConfig, IdentityProvider, RateLimitPolicy,
+    RequestValidationPolicy,
     gateway_api::{BackendTLSPolicy, GRPCRoute, Gateway, GatewayClass, HTTPRoute, ListenerSet, ReferenceGrant},
 };
 use k8s_openapi::api::{
@@ -66,6 +67,7 @@ with_status! {
     BackendPolicy => BackendPolicy, required: false;
     RequestValidationPolicy => RequestValidationPolicy, required: false;
     AuthenticationPolicy => AuthenticationPolicy, required: false;
+    ClientPolicy => ClientPolicy, required: false;
 }
 
 macro_rules! without_status {

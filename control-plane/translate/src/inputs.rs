@@ -79,6 +79,7 @@ impl Inputs {
             Object::IdentityProvider(new) => put(&mut self.providers, name, new, |a, b| a.spec == b.spec),
             Object::RequestValidationPolicy(new) => self.upsert_policy(name, PolicyObject::RequestValidation(new)),
             Object::BackendPolicy(new) => self.upsert_policy(name, PolicyObject::Backend(new)),
+            Object::ClientPolicy(new) => self.upsert_policy(name, PolicyObject::Client(new)),
             Object::Service(new) => put(&mut self.services, name, new, |a, b| a.spec == b.spec),
             Object::Secret(new) => put(&mut self.secrets, name, new, |a, b| {
                 a.data == b.data && a.string_data == b.string_data && a.type_ == b.type_
@@ -142,7 +143,8 @@ impl Inputs {
             Kind::RateLimitPolicy
             | Kind::AuthenticationPolicy
             | Kind::RequestValidationPolicy
-            | Kind::BackendPolicy => {
+            | Kind::BackendPolicy
+            | Kind::ClientPolicy => {
                 let Some(policy) = kind.policy() else { return false };
                 self.policies.remove(&PolicyKey { kind: policy, name: name.clone() })
             }

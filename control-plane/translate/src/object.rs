@@ -4,7 +4,8 @@ use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use control_plane_model::{GatewayKey, ObjectName, PolicyKind, ResourceKey};
 use crds::{
-    AuthenticationPolicy, BackendPolicy, GatewayConfig, IdentityProvider, RateLimitPolicy, RequestValidationPolicy,
+    AuthenticationPolicy, BackendPolicy, ClientPolicy, GatewayConfig, IdentityProvider, RateLimitPolicy,
+    RequestValidationPolicy,
     gateway_api::{BackendTLSPolicy, GRPCRoute, Gateway, GatewayClass, HTTPRoute, ListenerSet, ReferenceGrant},
 };
 use k8s_openapi::{
@@ -44,6 +45,8 @@ pub enum Kind {
     AuthenticationPolicy,
     /// `nebula.dev/v1alpha1` IdentityProvider.
     IdentityProvider,
+    /// `nebula.dev/v1alpha1` ClientPolicy.
+    ClientPolicy,
     /// Service.
     Service,
     /// `discovery.k8s.io/v1` EndpointSlice.
@@ -73,6 +76,7 @@ impl Kind {
             Self::RequestValidationPolicy => "RequestValidationPolicy",
             Self::AuthenticationPolicy => "AuthenticationPolicy",
             Self::IdentityProvider => "IdentityProvider",
+            Self::ClientPolicy => "ClientPolicy",
             Self::Service => "Service",
             Self::EndpointSlice => "EndpointSlice",
             Self::Secret => "Secret",
@@ -88,6 +92,7 @@ impl Kind {
             Self::BackendPolicy => Some(PolicyKind::Backend),
             Self::RequestValidationPolicy => Some(PolicyKind::RequestValidation),
             Self::AuthenticationPolicy => Some(PolicyKind::Authentication),
+            Self::ClientPolicy => Some(PolicyKind::Client),
             _ => None,
         }
     }
@@ -99,6 +104,7 @@ impl Kind {
             PolicyKind::Backend => Self::BackendPolicy,
             PolicyKind::RequestValidation => Self::RequestValidationPolicy,
             PolicyKind::Authentication => Self::AuthenticationPolicy,
+            PolicyKind::Client => Self::ClientPolicy,
         }
     }
 
@@ -143,6 +149,8 @@ pub enum Object {
     AuthenticationPolicy(Arc<AuthenticationPolicy>),
     /// See [`Kind::IdentityProvider`].
     IdentityProvider(Arc<IdentityProvider>),
+    /// See [`Kind::ClientPolicy`].
+    ClientPolicy(Arc<ClientPolicy>),
     /// See [`Kind::Service`].
     Service(Arc<Service>),
     /// See [`Kind::EndpointSlice`].
@@ -172,6 +180,7 @@ impl Object {
             Self::RequestValidationPolicy(_) => Kind::RequestValidationPolicy,
             Self::AuthenticationPolicy(_) => Kind::AuthenticationPolicy,
             Self::IdentityProvider(_) => Kind::IdentityProvider,
+            Self::ClientPolicy(_) => Kind::ClientPolicy,
             Self::Service(_) => Kind::Service,
             Self::EndpointSlice(_) => Kind::EndpointSlice,
             Self::Secret(_) => Kind::Secret,
@@ -196,6 +205,7 @@ impl Object {
             Self::RequestValidationPolicy(object) => &object.metadata,
             Self::AuthenticationPolicy(object) => &object.metadata,
             Self::IdentityProvider(object) => &object.metadata,
+            Self::ClientPolicy(object) => &object.metadata,
             Self::Service(object) => &object.metadata,
             Self::EndpointSlice(object) => &object.metadata,
             Self::Secret(object) => &object.metadata,

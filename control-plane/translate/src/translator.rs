@@ -295,6 +295,12 @@ impl Translator {
         for (target, face) in before {
             self.mark_target(&target, key.kind, face.is_some_and(|face| face.winner() == key), stale);
         }
+        if key.kind == PolicyKind::Client {
+            // What one of them says of its listeners depends on the others there, and on those of listeners beside them.
+            let others = self.inputs.policies.all_where(Target::is_of_gateway);
+            let others = others.iter().filter(|other| other.kind == PolicyKind::Client);
+            stale.statuses.extend(others.map(policy_object));
+        }
     }
 
     /// Marks what a policy is attached to. `is_seen`: the statuses of others can tell that it is different.

@@ -295,7 +295,7 @@ impl AttemptFailure {
             Self::Timeout(_) => Reason::UpstreamTimeout,
             Self::Deadline(_) => Reason::DeadlineExceeded,
             Self::Send(SendFailure::Client(error)) => match error {
-                BodyError::Idle(_) | BodyError::Late => Reason::RequestTimeout,
+                BodyError::Idle(_) | BodyError::Slow | BodyError::Late => Reason::RequestTimeout,
                 BodyError::Broken(_) => Reason::RequestBodyError,
                 BodyError::TooLarge => Reason::RequestBodyTooLarge,
             },

@@ -14,6 +14,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use control_plane_model::TransferRate;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
@@ -21,7 +22,10 @@ use kit_process::error::chain;
 use tokio::time::{Instant, Sleep};
 
 use self::kept::Kept;
-use crate::{exchange::Completion, spawn::Pace, strict, upstream::Lease};
+use crate::{exchange::Completion, limits::Limits, spawn::Pace, strict, upstream::Lease};
+
+/// Further away than any limit of a body.
+const FAR: Duration = Duration::from_hours(48);
 
 /// Why a body ended early.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -32,6 +36,9 @@ pub(crate) enum BodyError {
     /// The peer sent nothing for too long.
     #[error("no byte of the body for {0:?}")]
     Idle(Duration),
+    /// The peer sent less than it must.
+    #[error("the body comes more slowly than it may")]
+    Slow,
     /// The time for it is over.
     #[error("not the whole body in time")]
     Late,
@@ -116,13 +123,21 @@ pub(crate) struct TimedBody<B = Incoming> {
     incoming: B,
     idle_timeout: Duration,
     deadline: Option<Instant>,
+    /// Where the body must come at a rate.
+    rate: Option<Box<RateCheck>>,
     /// Runs while a frame is waited for.
     timer: Option<Pin<Box<Sleep>>>,
 }
 
 impl<B: Body<Data = Bytes, Error: std::error::Error> + Unpin> TimedBody<B> {
+    /// A client's body, at the client's pace.
+    pub(crate) fn from_client(incoming: B, pace: BodyPace, deadline: Option<Instant>) -> Self {
+        let rate = pace.rate.map(|rate| Box::new(RateCheck::new(rate)));
+        Self { rate, ..Self::new(incoming, pace.idle_timeout, deadline) }
+    }
+
     pub(crate) fn new(incoming: B, idle_timeout: Duration, deadline: Option<Instant>) -> Self {
-        Self { incoming, idle_timeout, deadline, timer: None }
+        Self { incoming, idle_timeout, deadline, rate: None, timer: None }
     }
 
     /// What is left of it, without a limit.
@@ -141,28 +156,93 @@ impl<B: Body<Data = Bytes, Error: std::error::Error> + Unpin> TimedBody<B> {
         }
         if let Poll::Ready(frame) = Pin::new(&mut self.incoming).poll_frame(context) {
             self.timer = None;
+            if let Some(rate) = &mut self.rate {
+                let data = frame.as_ref().and_then(|frame| frame.as_ref().ok()).and_then(Frame::data_ref);
+                rate.came(data.map_or(0, Bytes::len));
+            }
             return Poll::Ready(frame.map(|frame| frame.map_err(|error| BodyError::Broken(chain(&error).into()))));
         }
         let (limit, deadline) = (self.idle_timeout, self.deadline);
-        let end = || {
-            let end = Instant::now() + limit;
-            deadline.map_or(end, |deadline| deadline.min(end))
-        };
         loop {
-            let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(end())));
+            let rate = &mut self.rate;
+            let timer = self.timer.get_or_insert_with(|| {
+                let now = Instant::now();
+                let slow = rate.as_mut().map(|rate| rate.wait(now));
+                let end = [deadline, slow].into_iter().flatten().min();
+                Box::pin(tokio::time::sleep_until(end.map_or(now + limit, |end| end.min(now + limit))))
+            });
             ready!(timer.as_mut().poll(context));
             if self.is_late() {
                 return Poll::Ready(Some(Err(BodyError::Late)));
             }
             if !is_excused() {
-                return Poll::Ready(Some(Err(BodyError::Idle(limit))));
+                let is_slow = self.rate.as_ref().is_some_and(|rate| rate.is_slow());
+                let error = if is_slow { BodyError::Slow } else { BodyError::Idle(limit) };
+                return Poll::Ready(Some(Err(error)));
             }
             self.timer = None;
+            if let Some(rate) = &mut self.rate {
+                rate.waiting_until = None;
+            }
         }
     }
 
     fn is_late(&self) -> bool {
         self.deadline.is_some_and(|deadline| deadline <= Instant::now())
+    }
+}
+
+/// How fast a client's body must come.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct BodyPace {
+    idle_timeout: Duration,
+    rate: Option<TransferRate>,
+}
+
+impl BodyPace {
+    pub(crate) fn new(limits: &Limits) -> Self {
+        Self { idle_timeout: limits.request_body_idle_timeout, rate: limits.minimum_transfer_rate }
+    }
+}
+
+/// Whether a body comes as fast as it must, over the time that it is waited for: a backend that takes it slowly is not the
+/// client's fault.
+#[derive(Debug)]
+struct RateCheck {
+    rate: TransferRate,
+    bytes: u64,
+    waited: Duration,
+    waiting_since: Option<Instant>,
+    /// When it will be too slow, unless something comes.
+    waiting_until: Option<Instant>,
+}
+
+impl RateCheck {
+    fn new(rate: TransferRate) -> Self {
+        Self { rate, bytes: 0, waited: Duration::ZERO, waiting_since: None, waiting_until: None }
+    }
+
+    /// Begins to wait; returns until when.
+    fn wait(&mut self, now: Instant) -> Instant {
+        let earned = self.bytes.saturating_mul(1000) / u64::from(self.rate.bytes_per_second.get());
+        let left = self.rate.grace.saturating_add(Duration::from_millis(earned)).saturating_sub(self.waited);
+        let until = now.checked_add(left).unwrap_or(now + FAR);
+        self.waiting_since = Some(now);
+        self.waiting_until = Some(until);
+        until
+    }
+
+    /// Notes that something came.
+    fn came(&mut self, bytes: usize) {
+        if let Some(since) = self.waiting_since.take() {
+            self.waited += since.elapsed();
+        }
+        self.waiting_until = None;
+        self.bytes += bytes as u64;
+    }
+
+    fn is_slow(&self) -> bool {
+        self.waiting_until.is_some_and(|until| until <= Instant::now())
     }
 }
 

@@ -21,7 +21,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use tokio::time::Instant;
 
 use crate::{
-    body::{BodyError, Outgoing, RequestBody, TimedBody, Upload},
+    body::{BodyError, BodyPace, Outgoing, RequestBody, TimedBody, Upload},
     limits::Limits,
     local_reply::{LocalReply, Reason},
     strict,
@@ -34,7 +34,6 @@ const FIRST_PIECE: usize = 4 << 10;
 #[derive(Debug)]
 pub struct Buffers {
     budget: Arc<Budget>,
-    idle_timeout: Duration,
     timeout: Duration,
 }
 
@@ -48,7 +47,6 @@ impl Buffers {
     pub(crate) fn counted(limits: &Limits, used: Gauge<u64, AtomicU64>) -> Self {
         Self {
             budget: Arc::new(Budget { most: limits.request_buffer_bytes as u64, used }),
-            idle_timeout: limits.request_body_idle_timeout,
             timeout: limits.request_buffer_timeout,
         }
     }
@@ -162,7 +160,7 @@ impl From<BodyProblem> for LocalReply {
 impl From<BodyError> for BodyProblem {
     fn from(error: BodyError) -> Self {
         match error {
-            BodyError::Idle(_) | BodyError::Late => Self::Late,
+            BodyError::Idle(_) | BodyError::Slow | BodyError::Late => Self::Late,
             BodyError::Broken(_) | BodyError::TooLarge => Self::Broken,
         }
     }
@@ -173,6 +171,7 @@ impl From<BodyError> for BodyProblem {
 pub struct ClientBody {
     source: Source,
     upload: Arc<Upload>,
+    pace: BodyPace,
     /// Bytes that may pass; `u64::MAX` for any number.
     most: u64,
 }
@@ -188,20 +187,21 @@ enum Source {
 }
 
 impl ClientBody {
-    /// The body `incoming`, which `upload` keeps account of.
-    pub(crate) fn new(incoming: Incoming, upload: Arc<Upload>) -> Self {
+    /// The body `incoming`, which must come within `limits`, and which `upload` keeps account of.
+    pub(crate) fn new(incoming: Incoming, limits: &Limits, upload: Arc<Upload>) -> Self {
         let source = if incoming.is_end_stream() {
             upload.end();
             Source::Whole { bytes: Bytes::new(), trailers: None }
         } else {
             Source::Stream { before: Bytes::new(), incoming }
         };
-        Self { source, upload, most: u64::MAX }
+        Self { source, upload, pace: BodyPace::new(limits), most: u64::MAX }
     }
 
     /// A body that is here already, for tests of filters.
     pub fn whole(bytes: Bytes) -> Self {
-        Self { source: Source::Whole { bytes, trailers: None }, upload: Arc::default(), most: u64::MAX }
+        let pace = BodyPace::new(&Limits::default());
+        Self { source: Source::Whole { bytes, trailers: None }, upload: Arc::default(), pace, most: u64::MAX }
     }
 
     /// Whether there may be a byte: one of unknown length can turn out to be empty.
@@ -249,7 +249,7 @@ impl ClientBody {
         let mut held = Held::new(buffers.budget.clone());
         let mut next = before;
         let deadline = Instant::now() + buffers.timeout;
-        let mut stream = TimedBody::new(incoming, buffers.idle_timeout, Some(deadline));
+        let mut stream = TimedBody::from_client(incoming, self.pace, Some(deadline));
         let mut trailers = None;
         loop {
             let is_too_large = held.bytes.len().saturating_add(next.len()) > limit;
@@ -284,14 +284,13 @@ impl ClientBody {
     /// that another attempt can send it again.
     ///
     /// # Errors: [`BodyProblem::Broken`] where it was given up.
-    pub(crate) fn forward(self, idle_timeout: Duration, kept: usize) -> Result<RequestBody, BodyProblem> {
+    pub(crate) fn forward(self, kept: usize) -> Result<RequestBody, BodyProblem> {
+        let timed = |incoming| TimedBody::from_client(incoming, self.pace, None);
         let outgoing = match self.source {
             Source::Stream { before, incoming } if kept > 0 && before.is_empty() && self.most == u64::MAX => {
-                Outgoing::kept(TimedBody::new(incoming, idle_timeout, None), kept)
+                Outgoing::kept(timed(incoming), kept)
             }
-            Source::Stream { before, incoming } => {
-                Outgoing::Stream { before, body: TimedBody::new(incoming, idle_timeout, None), most: self.most }
-            }
+            Source::Stream { before, incoming } => Outgoing::Stream { before, body: timed(incoming), most: self.most },
             Source::Whole { bytes, trailers } => Outgoing::whole(bytes, trailers),
             Source::Lost => return Err(BodyProblem::Broken),
         };

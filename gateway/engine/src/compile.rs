@@ -21,12 +21,14 @@ use rustls::{crypto::CryptoProvider, sign::CertifiedKey};
 use tokio::time::Instant;
 
 use crate::{
+    client::{ClientRuntime, PortRuntime},
     filter::{Chain, FilterSet, InvalidFilter, InvalidPolicy},
+    limits::Limits,
     local_reply::Reason,
     lookup::LookupMap,
     policies::{PolicySlots, RulePolicies},
     router::{Bind, ListenerTable, PortTable, Router, Served},
-    telemetry::{ListenerMetrics, Metrics, PortMetrics, RouteMetrics},
+    telemetry::{ListenerMetrics, Metrics, RouteMetrics},
     tls::{self, ListenerTls},
     upstream::{BackendSlot, PolicyState, WorkerId},
 };
@@ -44,9 +46,16 @@ pub struct Refused {
 pub(crate) struct Config<F> {
     router: Router<CompiledRule<F>>,
     listeners: Arc<LookupMap<ListenerKey, Arc<ListenerRuntime>>>,
-    ports: Arc<LookupMap<Bind, Arc<PortMetrics>>>,
+    ports: Arc<LookupMap<Bind, Arc<PortRuntime>>>,
     backends: Arc<LookupMap<BackendKey, Arc<BackendSlot>>>,
     access_log: AccessLog,
+}
+
+/// The listener that a TLS handshake has chosen.
+pub(crate) struct Handshake {
+    pub(crate) listener: ListenerKey,
+    pub(crate) tls: Arc<ListenerTls>,
+    pub(crate) limits: Arc<Limits>,
 }
 
 /// A listener's routes.
@@ -59,6 +68,7 @@ pub(crate) struct ListenerRuntime {
     pub(crate) metrics: Arc<ListenerMetrics>,
     /// `None` for a listener without TLS.
     pub(crate) tls: Option<Arc<ListenerTls>>,
+    pub(crate) client: Arc<ClientRuntime>,
 }
 
 /// What the rules of one route share.
@@ -118,10 +128,14 @@ impl<F> Split<F> {
 
 impl<F> Config<F> {
     /// The listener that a TLS handshake for `server_name` belongs to, where one with TLS serves it.
-    pub(crate) fn handshake(&self, bind: Bind, server_name: Option<&str>) -> Option<(ListenerKey, Arc<ListenerTls>)> {
+    pub(crate) fn handshake(&self, bind: Bind, server_name: Option<&str>) -> Option<Handshake> {
         let table = self.router.port(bind)?.listener(server_name)?;
-        let tls = self.listeners.get(table.key())?.tls.clone()?;
-        Some((table.key().clone(), tls))
+        let listener = self.listeners.get(table.key())?;
+        Some(Handshake {
+            listener: table.key().clone(),
+            tls: listener.tls.clone()?,
+            limits: listener.client.limits.clone(),
+        })
     }
 
     /// Whether clients of this socket begin with a TLS handshake.
@@ -129,8 +143,8 @@ impl<F> Config<F> {
         self.listeners_of(bind).any(|listener| is_tls(listener))
     }
 
-    /// The metrics of a socket; `None` for one that is closed.
-    pub(crate) fn port(&self, bind: Bind) -> Option<&Arc<PortMetrics>> {
+    /// What holds at a socket; `None` for one that is closed.
+    pub(crate) fn port(&self, bind: Bind) -> Option<&Arc<PortRuntime>> {
         self.ports.get(&bind)
     }
 
@@ -221,6 +235,7 @@ pub(crate) struct Compiler<F: FilterSet> {
     /// Routes whose chains of policies are different although they are not.
     stale_routes: BTreeSet<RouteKey>,
     workers: usize,
+    limits: Arc<Limits>,
     /// What the times of policies count from.
     origin: Instant,
     metrics: Arc<Metrics>,
@@ -230,6 +245,7 @@ pub(crate) struct Compiler<F: FilterSet> {
 impl<F: FilterSet> Compiler<F> {
     pub(crate) fn new(
         workers: usize,
+        limits: Arc<Limits>,
         metrics: Arc<Metrics>,
         provider: Arc<CryptoProvider>,
         state: Arc<F::State>,
@@ -241,6 +257,7 @@ impl<F: FilterSet> Compiler<F> {
             policies: PolicySlots::new(state),
             stale_routes: BTreeSet::new(),
             workers,
+            limits,
             origin: Instant::now(),
             metrics,
             provider,
@@ -250,12 +267,12 @@ impl<F: FilterSet> Compiler<F> {
     /// Applies `delta`; returns the next configuration and what was refused of it.
     pub(crate) fn apply(&mut self, delta: &Delta) -> (Config<F>, Vec<Refused>) {
         let mut refused = Vec::new();
-        let mut touches_tls = false;
+        let mut touches_listeners = false;
         let changed = delta.removed.iter().cloned().chain(delta.upserted.iter().map(Resource::key));
         let compared = |key: &ResourceKey| matches!(key, ResourceKey::Gateway(_) | ResourceKey::Listener(_));
         let mut leaving: BTreeSet<_> = changed.filter(compared).collect();
         for resource in &delta.upserted {
-            touches_tls |= matches!(resource, Resource::Certificate(_) | Resource::Listener(_));
+            touches_listeners |= shapes_listeners(&resource.key());
             leaving.remove(&resource.key());
             match self.upsert(resource, &leaving) {
                 Ok(()) => self.snapshot.insert(resource.clone()),
@@ -269,7 +286,7 @@ impl<F: FilterSet> Compiler<F> {
             }
         }
         for key in &delta.removed {
-            touches_tls |= matches!(key, ResourceKey::Certificate(_) | ResourceKey::Listener(_));
+            touches_listeners |= shapes_listeners(key);
             self.snapshot.remove(key);
         }
         self.detach_slots(delta);
@@ -278,7 +295,7 @@ impl<F: FilterSet> Compiler<F> {
         for key in &delta.removed {
             self.remove(key);
         }
-        if touches_tls {
+        if touches_listeners {
             refused.extend(self.compile_listeners());
         }
         self.drop_vacant_slots(delta);
@@ -550,42 +567,70 @@ impl<F: FilterSet> Compiler<F> {
         }
     }
 
-    /// Resolves what listeners need beside their routes: certificates and metrics.
+    /// Resolves what listeners need beside their routes: certificates, what they grant their clients, metrics.
     fn compile_listeners(&mut self) -> Vec<Refused> {
         let mut refused = Vec::new();
         let mut listeners = LookupMap::default();
-        let mut ports = LookupMap::default();
+        let mut ports: BTreeMap<Bind, PortRuntime> = BTreeMap::new();
         for listener in self.snapshot.listeners.values() {
             let before = self.config.listeners.get(&listener.key);
-            let tls = match &listener.protocol {
-                ListenerProtocol::Http => None,
-                ListenerProtocol::Https(termination) => {
-                    let keys: Vec<_> =
-                        termination.certificates.iter().filter_map(|key| self.certificates.get(key)).cloned().collect();
-                    let kept = before.and_then(|before| before.tls.clone()).filter(|tls| tls.serves(&keys));
-                    match kept.map_or_else(|| ListenerTls::new(keys, &self.provider).map(Arc::new), Ok) {
-                        Ok(tls) => Some(tls),
-                        Err(error) => {
-                            let key = ResourceKey::Listener(listener.key.clone());
-                            refused.push(Refused { key, error: chain(&error) });
-                            continue;
-                        }
-                    }
+            let client = self.compile_client(listener, before);
+            let tls = match self.compile_tls(listener, &client, before) {
+                Ok(tls) => tls,
+                Err(error) => {
+                    let key = ResourceKey::Listener(listener.key.clone());
+                    refused.push(Refused { key, error: chain(&error) });
+                    continue;
                 }
             };
+            for bind in Bind::of(listener) {
+                self.add_to_port(&mut ports, bind, &client);
+            }
             let runtime = ListenerRuntime {
                 label: listener.key.to_string().into(),
                 metrics: self.metrics.listener(&listener.key),
                 tls,
+                client,
             };
             listeners.insert(listener.key.clone(), Arc::new(runtime));
-            for bind in Bind::of(listener) {
-                ports.entry(bind).or_insert_with(|| self.metrics.port(bind.port.get()));
-            }
         }
         self.config.listeners = Arc::new(listeners);
-        self.config.ports = Arc::new(ports);
+        self.config.ports = Arc::new(ports.into_iter().map(|(bind, port)| (bind, Arc::new(port))).collect());
         refused
+    }
+
+    /// What the policies on the way of a listener's clients make of it.
+    fn compile_client(&self, listener: &Listener, before: Option<&Arc<ListenerRuntime>>) -> Arc<ClientRuntime> {
+        let gateway = self.snapshot.gateways.get(&listener.key.gateway).map_or(&[][..], |gateway| &gateway.policies);
+        let keys = gateway.iter().chain(&listener.policies);
+        let policies = keys.filter_map(|key| self.snapshot.policies.get(key)).map(|policy| -> &Policy { policy });
+        let client = ClientRuntime::new(policies, &self.limits);
+        let kept = before.map(|before| &before.client).filter(|before| before.is_same(&client));
+        kept.map_or_else(|| Arc::new(client), Arc::clone)
+    }
+
+    /// The TLS side of a listener that has one; the one before while nothing about it changes.
+    fn compile_tls(
+        &self,
+        listener: &Listener,
+        client: &ClientRuntime,
+        before: Option<&Arc<ListenerRuntime>>,
+    ) -> Result<Option<Arc<ListenerTls>>, rustls::Error> {
+        let ListenerProtocol::Https(termination) = &listener.protocol else { return Ok(None) };
+        let keys: Vec<_> =
+            termination.certificates.iter().filter_map(|key| self.certificates.get(key)).cloned().collect();
+        let settings = client.tls();
+        let kept = before.and_then(|before| before.tls.clone()).filter(|tls| tls.serves(&keys, &settings));
+        kept.map_or_else(|| ListenerTls::new(keys, settings, &self.provider).map(Arc::new), Ok).map(Some)
+    }
+
+    fn add_to_port(&self, ports: &mut BTreeMap<Bind, PortRuntime>, bind: Bind, client: &ClientRuntime) {
+        let is_first = !ports.contains_key(&bind);
+        let port = ports.entry(bind).or_insert_with(|| {
+            let connections = self.config.ports.get(&bind).map(|before| before.connections.clone());
+            PortRuntime::new(self.metrics.port(bind.port.get()), self.limits.clone(), connections.unwrap_or_default())
+        });
+        port.add(client, is_first);
     }
 }
 
@@ -599,6 +644,15 @@ impl<F> CompiledRule<F> {
             timeouts: Timeouts::default(),
             policies: RulePolicies::Same(None),
         }
+    }
+}
+
+/// Whether what listeners are beside their routes depends on the object.
+fn shapes_listeners(key: &ResourceKey) -> bool {
+    match key {
+        ResourceKey::Certificate(_) | ResourceKey::Listener(_) | ResourceKey::Gateway(_) => true,
+        ResourceKey::Policy(policy) => policy.kind == PolicyKind::Client,
+        ResourceKey::Backend(_) | ResourceKey::Endpoints(_) | ResourceKey::Route(_) => false,
     }
 }
 

@@ -27,6 +27,8 @@ use tokio::{
 use tokio_rustls::{LazyConfigAcceptor, rustls::server::Acceptor, server::TlsStream};
 
 use crate::{
+    client::{Admission, PortRuntime},
+    compile::Handshake,
     exchange::Client,
     filter::FilterSet,
     io::WatchedIo,
@@ -39,8 +41,7 @@ use crate::{
         raw::{Guard, StrictIo},
     },
     telemetry::{DownstreamProtocol, PortMetrics, TlsFailure},
-    tls::ListenerTls,
-    watchdog::{Phase, Progress},
+    watchdog::Progress,
     worker::Load,
 };
 
@@ -51,79 +52,156 @@ const DRAIN_GRACE: Duration = Duration::from_secs(1);
 /// What a request needs to know of its connection.
 pub(crate) struct Downstream<F: FilterSet> {
     pub(crate) worker: Load<F>,
-    pub(crate) peer: Client,
-    /// The same as the backend reads it.
+    /// Who connects, or who that is for by the PROXY protocol.
+    pub(crate) client: Client,
+    /// Who connects, where that is somebody else than the client.
+    pub(crate) peer: Option<Client>,
+    /// The client as the backend reads it.
     pub(crate) forwarded_for: HeaderValue,
     /// The socket that the client came to.
     pub(crate) bind: Bind,
     pub(crate) scheme: Scheme,
     /// The listener that the TLS handshake chose.
     pub(crate) handshake: Option<ListenerKey>,
+    /// Those of that listener, or of the socket.
+    pub(crate) limits: Arc<Limits>,
     pub(crate) progress: Arc<Progress>,
     /// Tells which HTTP/1 requests were refused before hyper read them.
     pub(crate) guard: Guard,
+    /// The connection counts at its socket while this lives.
+    _admission: Admission,
+}
+
+/// A connection that was accepted: where it came from, and what its socket says about it.
+struct Accepted<F: FilterSet> {
+    worker: Load<F>,
+    bind: Bind,
+    port: Arc<PortRuntime>,
+    client: SocketAddr,
+    peer: SocketAddr,
+    admission: Admission,
+}
+
+impl<F: FilterSet> Accepted<F> {
+    fn into_downstream(
+        self,
+        handshake: Option<ListenerKey>,
+        limits: Arc<Limits>,
+        progress: Arc<Progress>,
+    ) -> Downstream<F> {
+        Downstream {
+            client: self.client.into(),
+            peer: (self.peer != self.client).then(|| self.peer.into()),
+            forwarded_for: strict::forwarded_for(self.client),
+            bind: self.bind,
+            scheme: if handshake.is_some() { Scheme::Https } else { Scheme::Http },
+            handshake,
+            limits,
+            progress,
+            guard: Guard::default(),
+            worker: self.worker,
+            _admission: self.admission,
+        }
+    }
 }
 
 /// Serves a connection that was accepted on `bind`, to its end.
-pub(crate) async fn serve<F: FilterSet>(worker: Load<F>, stream: TcpStream, peer: SocketAddr, bind: Bind) {
-    let (metrics, has_tls) = {
+pub(crate) async fn serve<F: FilterSet>(worker: Load<F>, mut stream: TcpStream, peer: SocketAddr, bind: Bind) {
+    let (port, has_tls) = {
         let config = worker.shared.config.load();
-        let Some(metrics) = config.port(bind) else { return };
-        (metrics.clone(), config.has_tls(bind))
+        let Some(port) = config.port(bind) else { return };
+        (port.clone(), config.has_tls(bind))
+    };
+    let Some(mut admission) = port.connections.admit(port.limits.max_connections_per_socket) else {
+        tracing::debug!(%peer, "connection refused: this socket has as many as it may");
+        return port.metrics.refused();
     };
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "connection ended before it was served");
         return;
     }
-    let mut downstream = Downstream {
-        peer: SocketAddr::new(peer.ip().to_canonical(), peer.port()).into(),
-        forwarded_for: strict::forwarded_for(peer),
-        bind,
-        scheme: Scheme::Http,
-        handshake: None,
-        progress: worker.watchdog.watch(),
-        guard: Guard::default(),
-        worker,
-    };
-    let worker = &downstream.worker;
-    if !has_tls {
-        let mut io = WatchedIo::new(stream, downstream.progress.clone());
-        let is_http2 = tokio::select! {
-            biased;
-            preface = io.opens_with_http2() => preface,
-            () = downstream.progress.aborted() => return,
-            () = grace_after(&worker.shared.drain) => return,
-        };
-        match is_http2 {
-            Ok(false) => http1(io, downstream, &metrics).await,
-            Ok(true) => http2(io, downstream, &metrics).await,
-            // A connection that is opened and closed without a byte, as health checks of load balancers do.
-            Err(error) => tracing::trace!(%error, "no request on this connection"),
-        }
-        return;
+    let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
+    let Some(client) = client(&worker, &port, &mut stream, peer).await else { return };
+    if !admission.of_client(client.ip(), port.limits.max_connections_per_client) {
+        tracing::debug!(%client, "connection refused: this client has as many as it may");
+        return port.metrics.refused();
     }
-    let find = |name: Option<&str>| worker.shared.config.load().handshake(bind, name);
-    let accepted = tokio::select! {
+    let accepted = Accepted { worker, bind, port, client, peer, admission };
+    if has_tls {
+        serve_tls(accepted, stream).await;
+    } else {
+        serve_plain(accepted, stream).await;
+    }
+}
+
+/// The client of a connection: who connects, or who its PROXY header says. `None` where it must end.
+async fn client<F: FilterSet>(
+    worker: &Load<F>,
+    port: &PortRuntime,
+    stream: &mut TcpStream,
+    peer: SocketAddr,
+) -> Option<SocketAddr> {
+    if !port.has_proxy_protocol() {
+        return Some(peer);
+    }
+    let proxied = tokio::select! {
         biased;
-        accepted = handshake(stream, &worker.shared.limits, find) => accepted,
+        proxied = port.proxied(stream, peer) => proxied,
+        () = grace_after(&worker.shared.drain) => return None,
+    };
+    match proxied {
+        Ok(client) => Some(client),
+        Err(error) => {
+            tracing::debug!(%peer, error = %kit_process::error::chain(&error), "connection refused");
+            port.metrics.refused();
+            None
+        }
+    }
+}
+
+async fn serve_plain<F: FilterSet>(accepted: Accepted<F>, stream: TcpStream) {
+    let (port, limits) = (accepted.port.clone(), accepted.port.limits.clone());
+    let progress = accepted.worker.watchdog.watch(limits.clone());
+    let downstream = accepted.into_downstream(None, limits, progress);
+    let mut io = WatchedIo::new(stream, downstream.progress.clone());
+    let is_http2 = tokio::select! {
+        biased;
+        preface = io.opens_with_http2() => preface,
+        () = downstream.progress.aborted() => return,
+        () = grace_after(&downstream.worker.shared.drain) => return,
+    };
+    match is_http2 {
+        Ok(false) => http1(io, downstream, &port.metrics).await,
+        Ok(true) => http2(io, downstream, &port.metrics).await,
+        // A connection that is opened and closed without a byte, as health checks of load balancers do.
+        Err(error) => tracing::trace!(%error, "no request on this connection"),
+    }
+}
+
+async fn serve_tls<F: FilterSet>(accepted: Accepted<F>, stream: TcpStream) {
+    let (worker, port, bind) = (&accepted.worker, accepted.port.clone(), accepted.bind);
+    let find = |name: Option<&str>| worker.shared.config.load().handshake(bind, name);
+    let shaken = tokio::select! {
+        biased;
+        shaken = handshake(stream, port.limits.tls_handshake_timeout, find) => shaken,
         () = grace_after(&worker.shared.drain) => return,
     };
-    let (stream, listener) = match accepted {
-        Ok(accepted) => accepted,
+    let (stream, listener, limits) = match shaken {
+        Ok(shaken) => shaken,
         Err((failure, error)) => {
             tracing::debug!(%error, reason = failure.as_str(), "TLS handshake failed");
-            metrics.tls_failed(failure);
+            port.metrics.tls_failed(failure);
             return;
         }
     };
-    downstream.scheme = Scheme::Https;
-    downstream.handshake = Some(listener);
+    let progress = worker.watchdog.watch(limits.clone());
+    let downstream = accepted.into_downstream(Some(listener), limits, progress);
     let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
     let io = WatchedIo::new(stream, downstream.progress.clone());
     if is_http2 {
-        http2(io, downstream, &metrics).await;
+        http2(io, downstream, &port.metrics).await;
     } else {
-        http1(io, downstream, &metrics).await;
+        http1(io, downstream, &port.metrics).await;
     }
 }
 
@@ -133,26 +211,26 @@ async fn grace_after(drain: &Drain) {
     tokio::time::sleep(DRAIN_GRACE).await;
 }
 
-type Accepted = (TlsStream<TcpStream>, ListenerKey);
+type Shaken = (TlsStream<TcpStream>, ListenerKey, Arc<Limits>);
 
 /// Reads the ClientHello, finds the listener for its server name, and finishes the handshake within the limit.
 async fn handshake(
     stream: TcpStream,
-    limits: &Limits,
-    find: impl Fn(Option<&str>) -> Option<(ListenerKey, Arc<ListenerTls>)>,
-) -> Result<Accepted, (TlsFailure, io::Error)> {
+    limit: Duration,
+    find: impl Fn(Option<&str>) -> Option<Handshake>,
+) -> Result<Shaken, (TlsFailure, io::Error)> {
     let accept = async {
         let start =
             LazyConfigAcceptor::new(Acceptor::default(), stream).await.map_err(|error| (classify(&error), error))?;
         let name = start.client_hello().server_name().map(str::to_ascii_lowercase);
-        let Some((listener, tls)) = find(name.as_deref()) else {
+        let Some(Handshake { listener, tls, limits }) = find(name.as_deref()) else {
             let error = io::Error::other("no listener with a certificate serves this name");
             return Err((TlsFailure::NoCertificate, error));
         };
         let stream = start.into_stream(tls.config()).await.map_err(|error| (classify(&error), error))?;
-        Ok((stream, listener))
+        Ok((stream, listener, limits))
     };
-    tokio::time::timeout(limits.tls_handshake_timeout, accept)
+    tokio::time::timeout(limit, accept)
         .await
         .unwrap_or_else(|_| Err((TlsFailure::Timeout, io::ErrorKind::TimedOut.into())))
 }
@@ -173,8 +251,9 @@ macro_rules! serve_until_drained {
             // Before the connection, so that a response that is ready at the same time says that it closes.
             () = $drain.signaled() => None,
             ended = connection.as_mut() => Some(ended),
-            // A client that is idle may be sending its next request just now: HTTP/2 can tell it not to.
-            () = $progress.aborted() => if $progress.phase() == Phase::Idle { None } else { return },
+            // A client that is idle may be sending its next request just now: HTTP/2 can tell it not to. One that has had
+            // all its requests gets the answers to those under way.
+            () = $progress.aborted() => if $progress.ends_gracefully() { None } else { return },
         };
         let ended = match ended {
             Some(ended) => ended,
@@ -206,10 +285,10 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let _open = metrics.opened(DownstreamProtocol::Http1);
-    let io = StrictIo::new(io, &downstream.worker.shared.limits);
+    let io = StrictIo::new(io, &downstream.limits);
     downstream.guard = io.guard();
     let downstream = Arc::new(downstream);
-    let limits = &downstream.worker.shared.limits;
+    let limits = &downstream.limits;
     let connection = http1::Builder::new()
         // The watchdog has the time limits, for less than a timer a request.
         .header_read_timeout(None)
@@ -227,7 +306,7 @@ where
     let _open = metrics.opened(DownstreamProtocol::Http2);
     let downstream = Arc::new(downstream);
     downstream.progress.multiplexed();
-    let limits = &downstream.worker.shared.limits;
+    let limits = &downstream.limits;
     let connection = http2::Builder::new(StreamExecutor::new(limits.response_write_idle_timeout))
         .timer(TokioTimer::new())
         .max_concurrent_streams(limits.h2_max_concurrent_streams)

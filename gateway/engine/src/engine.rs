@@ -77,8 +77,9 @@ impl<F: FilterSet> Engine<F> {
         let state = Arc::<F::State>::default();
         let (trigger, drain) = drain::channel();
         let count = options.workers.get();
-        let compiler = Compiler::new(count, telemetry.metrics.clone(), options.crypto, state.clone());
-        let shared = Arc::new(Shared::new(Config::default(), options.limits, telemetry, drain, count));
+        let limits = Arc::new(options.limits);
+        let compiler = Compiler::new(count, limits.clone(), telemetry.metrics.clone(), options.crypto, state.clone());
+        let shared = Arc::new(Shared::new(Config::default(), limits, telemetry, drain, count));
         let workers = worker::start(&shared).map_err(StartError)?;
         let control = Control { compiler, sockets: Sockets::new(options.port_map), workers };
         Ok(Self { shared, state, control: Mutex::new(control), drain: trigger })

@@ -35,7 +35,9 @@ pub(crate) struct Client {
 
 impl From<SocketAddr> for Client {
     fn from(address: SocketAddr) -> Self {
-        Self { address, text: address.to_string().into() }
+        // A port that nobody told is not shown.
+        let text = if address.port() == 0 { address.ip().to_string() } else { address.to_string() };
+        Self { address, text: text.into() }
     }
 }
 
@@ -68,6 +70,8 @@ pub(crate) struct Completion {
     uri: Option<Uri>,
     user_agent: Option<HeaderValue>,
     client: Client,
+    /// Who connects, where that is somebody else.
+    peer: Option<Client>,
     status: Option<StatusCode>,
     flag: Option<&'static str>,
     has_ended: bool,
@@ -77,11 +81,13 @@ pub(crate) struct Completion {
 }
 
 impl Completion {
-    /// Begins the account of the request with this head, which came from `client`.
+    /// Begins the account of the request with this head, which came from `client`, by the connection of `peer` where that is
+    /// somebody else.
     pub(crate) fn begin(
         parts: &Parts,
         request_id: HeaderValue,
         client: Client,
+        peer: Option<Client>,
         telemetry: &Arc<Telemetry>,
         busy: RequestGuard,
     ) -> Self {
@@ -109,6 +115,7 @@ impl Completion {
             uri: None,
             user_agent: parts.headers.get(header::USER_AGENT).cloned(),
             client,
+            peer,
             status: None,
             flag: None,
             has_ended: false,
@@ -122,6 +129,12 @@ impl Completion {
     pub(crate) fn canonical(&mut self, host: &str, uri: &Uri) {
         self.host = host.into();
         self.uri = Some(uri.clone());
+    }
+
+    /// Notes that a trusted proxy asks for `client`.
+    pub(crate) fn forwarded_for(&mut self, client: Client) {
+        let before = std::mem::replace(&mut self.client, client);
+        self.peer.get_or_insert(before);
     }
 
     /// Notes that the engine answers by itself.
@@ -168,7 +181,7 @@ impl Completion {
         }
         self.flag = Some(match error {
             BodyError::Broken(_) | BodyError::TooLarge => "response_body_error",
-            BodyError::Idle(_) | BodyError::Late => "response_body_timeout",
+            BodyError::Idle(_) | BodyError::Slow | BodyError::Late => "response_body_timeout",
         });
     }
 
@@ -202,6 +215,7 @@ impl Completion {
             upstream_duration: self.upstream_duration,
             client: self.client.address,
             client_text: &self.client.text,
+            peer: self.peer.as_ref().map(|peer| &*peer.text),
             user_agent: self.user_agent.as_ref().map(|agent| agent.as_bytes().into()),
             decisions: self.notes.decisions(),
             trace: None,

@@ -5,6 +5,7 @@
 
 mod attempts;
 mod body;
+mod client;
 mod client_body;
 mod compile;
 mod connection;

@@ -4,6 +4,8 @@
 
 use std::time::Duration;
 
+use control_plane_model::TransferRate;
+
 /// Limits of one proxy process. The defaults are what a proxy on the open internet needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -33,6 +35,16 @@ pub struct Limits {
     pub tls_handshake_timeout: Duration,
     /// Connections of clients that one worker holds. Above: new ones are closed. Default 16,384.
     pub max_connections_per_worker: usize,
+    /// Connections of clients at one socket, of all workers. Above: new ones are closed. Default: no limit.
+    pub max_connections_per_socket: usize,
+    /// Those of one client's address; of an IPv6 one the first 64 bits count. Above: new ones are closed. Default: no limit.
+    pub max_connections_per_client: usize,
+    /// Requests of one connection over its life. The last one's answer says that the connection closes (HTTP/1), or the
+    /// client is told to open a new one (HTTP/2). Default: no limit.
+    pub max_requests_per_connection: u32,
+    /// How fast a request's body must come, over the time that it is waited for. Below: 408 `request_timeout`. Default: no
+    /// rate.
+    pub minimum_transfer_rate: Option<TransferRate>,
     /// Streams open at once on one HTTP/2 connection of a client. Default 128.
     pub h2_max_concurrent_streams: u32,
     /// Streams that a client may reset before the engine has taken them up (CVE-2023-44487). Above: the connection
@@ -87,6 +99,10 @@ impl Default for Limits {
             response_write_idle_timeout: Duration::from_secs(30),
             tls_handshake_timeout: Duration::from_secs(10),
             max_connections_per_worker: 16_384,
+            max_connections_per_socket: usize::MAX,
+            max_connections_per_client: usize::MAX,
+            max_requests_per_connection: u32::MAX,
+            minimum_transfer_rate: None,
             h2_max_concurrent_streams: 128,
             h2_max_pending_accept_reset_streams: 20,
             h2_max_local_error_reset_streams: 1_024,

@@ -14,6 +14,7 @@ use control_plane_model::{ListenerKey, Policy, PolicyKey, PolicySpec};
 use kit_process::error::chain;
 
 use crate::{
+    client,
     filter::{Chain, FilterSet, InvalidPolicy},
     local_reply::{LocalReply, Reason},
     upstream,
@@ -170,6 +171,10 @@ impl<F: FilterSet> PolicySlots<F> {
                 }
                 Some(policy) => levels.push(policy.clone()),
             }
+        }
+        if let Some((policy, message)) = client::contradiction(&levels) {
+            tracing::warn!(%policy, error = message, "policies that are valid alone are not together");
+            return Err(LocalReply::from(Reason::PolicyInvalid).by(&policy));
         }
         F::compile_policies(&levels, &self.state).map(Chain::new).map_err(|error| {
             tracing::warn!(policy = %error.policy, error = error.message, "policies that are valid alone are not together");

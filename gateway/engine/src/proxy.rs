@@ -3,11 +3,11 @@
 //! Invariants: a request sees one configuration (it is loaded once, to find the rule, and the rule holds the rest).
 //! Whatever fails is answered from the table of local replies; a panic answers 500 and ends nothing else.
 
-use std::{panic::AssertUnwindSafe, sync::Arc};
+use std::{borrow::Cow, panic::AssertUnwindSafe, sync::Arc};
 
 use control_plane_model::{BackendProtocol, RouteKind};
 use futures::FutureExt as _;
-use http::{HeaderValue, Request, Response, Uri, Version, header, request::Parts, uri::PathAndQuery};
+use http::{HeaderMap, HeaderValue, Request, Response, Uri, Version, header, request::Parts, uri::PathAndQuery};
 use hyper::{body::Incoming, upgrade::OnUpgrade};
 use rand::RngExt as _;
 use tokio::time::Instant;
@@ -23,7 +23,7 @@ use crate::{
     local_reply::{Form, LocalReply, Reason, ReplyContext},
     policies::Compiled,
     router::RequestView,
-    strict::{self, Canonical, Upgrade},
+    strict::{self, Canonical, Origin, Upgrade},
     telemetry::TraceDecision,
     tunnel::Tunnel,
     upstream::{Lease, PickKey, Protocol},
@@ -39,9 +39,9 @@ pub(crate) async fn serve<F: FilterSet>(
     let request_id = strict::request_id(&mut parts.headers, downstream.worker.rng.lock().random());
     let context = ReplyContext::new(&parts.method, parts.version, &parts.headers, request_id.clone());
     let busy = downstream.progress.request();
-    let peer = downstream.peer.clone();
+    let (client, peer) = (downstream.client.clone(), downstream.peer.clone());
     // On the heap, as it goes from hand to hand.
-    let mut completion = Box::new(Completion::begin(&parts, request_id, peer, &shared.telemetry, busy));
+    let mut completion = Box::new(Completion::begin(&parts, request_id, client, peer, &shared.telemetry, busy));
     let decision = shared.telemetry.tracing.begin(&parts.headers, || downstream.worker.rng.lock().random());
     if let TraceDecision::Sampled(span) = decision {
         completion.span = Some(span);
@@ -82,8 +82,20 @@ pub(crate) async fn serve<F: FilterSet>(
         response.headers_mut().append(name, value);
     }
     let status = response.status();
+    if downstream.progress.is_used_up() {
+        retire(&downstream, context.version, response.headers_mut());
+    }
     downstream.guard.answered(status, response.headers_mut());
     response
+}
+
+/// Ends a connection that has had as many requests as it may, once those under way are answered.
+fn retire<F: FilterSet>(downstream: &Downstream<F>, version: Version, headers: &mut HeaderMap) {
+    if version >= Version::HTTP_2 {
+        downstream.progress.retire();
+    } else if !headers.contains_key(header::UPGRADE) {
+        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
 }
 
 /// How a request is answered, unless by a local reply.
@@ -110,17 +122,18 @@ async fn forward<F: FilterSet>(
     let shared = &downstream.worker.shared;
     let client_upgrade = parts.extensions.remove::<OnUpgrade>();
     let connection = strict::Connection { scheme: downstream.scheme };
-    let canonical = strict::canonicalise(parts, &connection, &shared.limits)?;
+    let canonical = strict::canonicalise(parts, &connection, &downstream.limits)?;
     completion.canonical(&canonical.host, &parts.uri);
 
-    let Found { rule, policies, matched_prefix } = find_rule(downstream, parts, &canonical, is_grpc, completion)?;
+    let found = find_rule(downstream, parts, &canonical, is_grpc, completion)?;
+    let Found { rule, policies, matched_prefix, origin } = found;
     let received = Received {
         method: parts.method.clone(),
-        scheme: downstream.scheme,
+        scheme: origin.as_ref().and_then(|origin| origin.scheme).unwrap_or(downstream.scheme),
         host: canonical.host,
         uri: parts.uri.clone(),
         listener_port: downstream.bind.port.get(),
-        peer: downstream.peer.address,
+        peer: origin.as_ref().map_or(downstream.client.address, |origin| origin.client),
         matched_prefix,
     };
     let deadline = rule.timeouts.request.map(|limit| Instant::now() + limit);
@@ -130,7 +143,8 @@ async fn forward<F: FilterSet>(
         Some(Ok(policies)) => policies,
         Some(Err(reply)) => return Err(reply.clone()),
     };
-    let mut body = ClientBody::new(incoming, completion.upload.clone());
+    let listener = completion.listener.as_ref().map(|listener| &*listener.client.limits);
+    let mut body = ClientBody::new(incoming, listener.unwrap_or(&downstream.limits), completion.upload.clone());
     let run = async {
         let now = completion.started.saturating_duration_since(shared.started);
         let place = (&rule.route.label, &rule.label);
@@ -142,7 +156,9 @@ async fn forward<F: FilterSet>(
             Verdict::Respond(response) => return Ok(Answer::Filter(response)),
         }
         let target = choose_target(&rule, downstream)?;
-        let exchange = Exchange { downstream, rule: &rule, policies, target, received: &received, is_grpc, deadline };
+        let origin = origin.as_deref();
+        let exchange =
+            Exchange { downstream, rule: &rule, policies, target, received: &received, origin, is_grpc, deadline };
         exchange.run(parts, body, canonical.upgrade, client_upgrade, completion).await
     };
     match deadline {
@@ -159,6 +175,8 @@ struct Found<F> {
     /// `None` where there is no policy.
     policies: Option<Arc<Compiled<F>>>,
     matched_prefix: Option<usize>,
+    /// What trusted proxies say about the request.
+    origin: Option<Box<Origin>>,
 }
 
 /// Looks the request up in the configuration of this moment.
@@ -173,6 +191,16 @@ fn find_rule<F: FilterSet>(
     completion.is_logged = config.is_access_logged();
     let (table, listener) = config.listener(downstream.bind, downstream.handshake.as_ref(), &canonical.host)?;
     completion.listener = listener.cloned();
+    let client = listener.map(|listener| &listener.client);
+    if client.is_some_and(|client| !client.speaks(parts.version)) {
+        return Err(Reason::ProtocolDisabled.into());
+    }
+    let origin = client.and_then(|client| client.address()).zip(canonical.forwarding.as_deref());
+    let origin = origin.map(|(policy, forwarding)| forwarding.resolve(policy, downstream.client.address));
+    let origin = origin.transpose()?.flatten().map(Box::new);
+    if let Some(origin) = &origin {
+        completion.forwarded_for(origin.client.into());
+    }
     let view = RequestView {
         host: &canonical.host,
         path: parts.uri.path(),
@@ -186,7 +214,7 @@ fn find_rule<F: FilterSet>(
     completion.route = Some(rule.route.clone());
     completion.rule = Some(rule.label.clone());
     let policies = rule.policies.of(table.key());
-    Ok(Found { rule, policies, matched_prefix: matched.prefix })
+    Ok(Found { rule, policies, matched_prefix: matched.prefix, origin })
 }
 
 fn choose_target<'a, F: FilterSet>(
@@ -206,6 +234,7 @@ struct Exchange<'a, F: FilterSet> {
     policies: &'a Chain<F>,
     target: &'a Target<F>,
     received: &'a Received,
+    origin: Option<&'a Origin>,
     is_grpc: bool,
     /// When the client must have its answer.
     deadline: Option<Instant>,
@@ -243,9 +272,8 @@ impl<F: FilterSet> Exchange<'_, F> {
             downstream: self.downstream,
             slot,
             policy: policy.map(Arc::as_ref),
-            key: policy.and_then(|policy| {
-                PickKey::of(&policy.settings.balance, &parts.headers, self.downstream.peer.address.ip())
-            }),
+            key: policy
+                .and_then(|policy| PickKey::of(&policy.settings.balance, &parts.headers, self.received.peer.ip())),
             protocol,
             is_grpc: self.is_grpc,
             limit: self.rule.timeouts.backend_request,
@@ -275,8 +303,7 @@ impl<F: FilterSet> Exchange<'_, F> {
         let mut head = self.attempt_head(parts, completion);
         self.on_attempt(&mut head);
         finish_head(&mut head, protocol, upgrade)?;
-        let idle = self.downstream.worker.shared.limits.request_body_idle_timeout;
-        let body = body.forward(idle, kept)?;
+        let body = body.forward(kept)?;
         Ok(Box::new(Request::from_parts(head, body)))
     }
 
@@ -286,7 +313,11 @@ impl<F: FilterSet> Exchange<'_, F> {
         head.method = parts.method.clone();
         head.uri = parts.uri.clone();
         head.headers = std::mem::take(&mut parts.headers);
-        strict::forwarding_headers(&mut head.headers, &self.downstream.forwarded_for, self.downstream.scheme);
+        let (client, asked_for) = match self.origin {
+            None => (Cow::Borrowed(&self.downstream.forwarded_for), None),
+            Some(origin) => (Cow::Owned(strict::forwarded_for(origin.client)), origin.host.as_ref()),
+        };
+        strict::forwarding_headers(&mut head.headers, &client, self.received.scheme, asked_for);
         if let Some(span) = &completion.span {
             span.inject(&mut head.headers);
         }

@@ -60,6 +60,7 @@ impl Phase {
 #[derive(Debug)]
 pub(crate) struct Progress {
     clock: Arc<TickClock>,
+    limits: Arc<Limits>,
     phase: AtomicU8,
     /// Requests under way.
     requests: AtomicU32,
@@ -72,6 +73,8 @@ pub(crate) struct Progress {
     since: AtomicU64,
     /// Tick at which a write first met a full socket; 0 while writes go through.
     write_blocked_since: AtomicU64,
+    /// Whether it ends with the requests that are under way.
+    is_last: AtomicBool,
     abort: Notify,
 }
 
@@ -103,6 +106,23 @@ impl Progress {
     /// Whether the connection has had a request.
     pub(crate) fn has_begun(&self) -> bool {
         self.begun.load(Ordering::Relaxed) > 0
+    }
+
+    /// Whether the connection has had as many requests as it may.
+    pub(crate) fn is_used_up(&self) -> bool {
+        self.begun.load(Ordering::Relaxed) >= self.limits.max_requests_per_connection
+    }
+
+    /// Ends the connection gracefully: what is under way goes on.
+    pub(crate) fn retire(&self) {
+        if !self.is_last.swap(true, Ordering::Relaxed) {
+            self.abort.notify_one();
+        }
+    }
+
+    /// Whether the connection may end gracefully, once it is given up: nothing is under way that takes too long.
+    pub(crate) fn ends_gracefully(&self) -> bool {
+        self.phase() == Phase::Idle || self.is_last.load(Ordering::Relaxed)
     }
 
     /// The present phase.
@@ -141,7 +161,8 @@ impl Progress {
         self.abort.notified().await;
     }
 
-    fn is_overdue(&self, now: u64, limits: &Limits) -> bool {
+    fn is_overdue(&self, now: u64) -> bool {
+        let limits = &*self.limits;
         let ticks = |limit: Duration| u64::try_from(limit.as_millis().div_ceil(TICK.as_millis())).unwrap_or(u64::MAX);
         // A tick is counted once it is complete, so the first one does not count.
         let exceeds = |since: u64, limit: Duration| now.saturating_sub(since) > ticks(limit);
@@ -189,9 +210,10 @@ impl Watchdog {
     }
 
     /// Watches a new connection, which is idle.
-    pub(crate) fn watch(&self) -> Arc<Progress> {
+    pub(crate) fn watch(&self, limits: Arc<Limits>) -> Arc<Progress> {
         let progress = Arc::new(Progress {
             clock: self.clock.clone(),
+            limits,
             phase: AtomicU8::new(Phase::Idle as u8),
             requests: AtomicU32::new(0),
             begun: AtomicU32::new(0),
@@ -199,6 +221,7 @@ impl Watchdog {
             is_multiplexed: AtomicBool::new(false),
             since: AtomicU64::new(self.clock.0.load(Ordering::Relaxed)),
             write_blocked_since: AtomicU64::new(0),
+            is_last: AtomicBool::new(false),
             abort: Notify::new(),
         });
         self.connections.lock().push(Arc::downgrade(&progress));
@@ -206,11 +229,11 @@ impl Watchdog {
     }
 
     /// Looks at every connection once.
-    pub(crate) fn tick(&self, limits: &Limits) {
+    pub(crate) fn tick(&self) {
         let now = self.clock.0.fetch_add(1, Ordering::Relaxed) + 1;
         self.connections.lock().retain(|connection| {
             let Some(progress) = connection.upgrade() else { return false };
-            if progress.is_overdue(now, limits) {
+            if progress.is_overdue(now) {
                 progress.abort.notify_one();
             }
             true
@@ -218,12 +241,12 @@ impl Watchdog {
     }
 
     /// Ticks until the worker ends. `each` runs at every tick, for the worker's other chores.
-    pub(crate) async fn run(&self, limits: &Limits, each: impl Fn(Instant)) {
+    pub(crate) async fn run(&self, each: impl Fn(Instant)) {
         let mut interval = tokio::time::interval(TICK);
         interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
         loop {
             let now = interval.tick().await;
-            self.tick(limits);
+            self.tick();
             each(now);
         }
     }
@@ -235,9 +258,9 @@ mod tests {
 
     use super::*;
 
-    fn ticks_until_abort(watchdog: &Watchdog, progress: &Progress, limits: &Limits, most: u32) -> Option<u32> {
+    fn ticks_until_abort(watchdog: &Watchdog, progress: &Progress, most: u32) -> Option<u32> {
         (1..=most).find(|_| {
-            watchdog.tick(limits);
+            watchdog.tick();
             progress.aborted().now_or_never().is_some()
         })
     }
@@ -246,59 +269,59 @@ mod tests {
     fn a_head_that_does_not_end_is_given_up_within_one_tick_of_the_limit() {
         let limits = Limits { header_read_timeout: TICK * 4, ..Limits::default() };
         let watchdog = Watchdog::new();
-        let progress = watchdog.watch();
+        let progress = watchdog.watch(Arc::new(limits));
         progress.read();
         assert_eq!(progress.phase(), Phase::Head);
         progress.read();
-        assert_eq!(ticks_until_abort(&watchdog, &progress, &limits, 10), Some(5));
+        assert_eq!(ticks_until_abort(&watchdog, &progress, 10), Some(5));
     }
 
     #[test]
     fn a_limit_between_two_ticks_is_not_enforced_early() {
         let limits = Limits { header_read_timeout: TICK * 3 / 2, ..Limits::default() };
         let watchdog = Watchdog::new();
-        let progress = watchdog.watch();
+        let progress = watchdog.watch(Arc::new(limits));
         progress.read();
-        assert_eq!(ticks_until_abort(&watchdog, &progress, &limits, 10), Some(3));
+        assert_eq!(ticks_until_abort(&watchdog, &progress, 10), Some(3));
     }
 
     #[test]
     fn a_request_under_way_has_no_limit_here() {
         let watchdog = Watchdog::new();
-        let progress = watchdog.watch();
+        let progress = watchdog.watch(Arc::default());
         let _request = progress.request();
-        assert_eq!(ticks_until_abort(&watchdog, &progress, &Limits::default(), 10_000), None);
+        assert_eq!(ticks_until_abort(&watchdog, &progress, 10_000), None);
     }
 
     #[test]
     fn a_client_that_does_not_read_is_given_up_even_while_busy() {
         let limits = Limits { response_write_idle_timeout: TICK * 2, ..Limits::default() };
         let watchdog = Watchdog::new();
-        let progress = watchdog.watch();
+        let progress = watchdog.watch(Arc::new(limits));
         let _request = progress.request();
         progress.write_blocked();
-        assert_eq!(ticks_until_abort(&watchdog, &progress, &limits, 10), Some(3));
+        assert_eq!(ticks_until_abort(&watchdog, &progress, 10), Some(3));
         progress.written();
-        assert_eq!(ticks_until_abort(&watchdog, &progress, &limits, 10), None);
+        assert_eq!(ticks_until_abort(&watchdog, &progress, 10), None);
     }
 
     #[test]
     fn a_tunnel_is_not_silent_while_bytes_go_either_way() {
         let limits = Limits { upgrade_idle_timeout: TICK * 4, ..Limits::default() };
         let watchdog = Watchdog::new();
-        let progress = watchdog.watch();
+        let progress = watchdog.watch(Arc::new(limits));
         progress.enter(Phase::Tunnel);
         for note in [Progress::read, Progress::written] {
-            assert_eq!(ticks_until_abort(&watchdog, &progress, &limits, 3), None);
+            assert_eq!(ticks_until_abort(&watchdog, &progress, 3), None);
             note(&progress);
         }
-        assert_eq!(ticks_until_abort(&watchdog, &progress, &limits, 10), Some(5));
+        assert_eq!(ticks_until_abort(&watchdog, &progress, 10), Some(5));
     }
 
     #[test]
     fn a_connection_whose_requests_are_mostly_given_up_at_once_is_given_up() {
         let watchdog = Watchdog::new();
-        let (honest, attacker) = (watchdog.watch(), watchdog.watch());
+        let (honest, attacker) = (watchdog.watch(Arc::default()), watchdog.watch(Arc::default()));
         for _ in 0..MANY_GIVEN_UP {
             assert!(attacker.aborted().now_or_never().is_none());
             attacker.request().given_up();
@@ -314,8 +337,8 @@ mod tests {
     #[test]
     fn a_connection_that_is_gone_is_forgotten() {
         let watchdog = Watchdog::new();
-        drop(watchdog.watch());
-        watchdog.tick(&Limits::default());
+        drop(watchdog.watch(Arc::default()));
+        watchdog.tick();
         assert!(watchdog.connections.lock().is_empty());
     }
 }

@@ -38,7 +38,7 @@ const COMMANDS: usize = 1024;
 /// What all workers share.
 pub(crate) struct Shared<F> {
     pub(crate) config: ArcSwap<Config<F>>,
-    pub(crate) limits: Limits,
+    pub(crate) limits: Arc<Limits>,
     pub(crate) buffers: Buffers,
     pub(crate) telemetry: Arc<Telemetry>,
     pub(crate) drain: Drain,
@@ -49,7 +49,13 @@ pub(crate) struct Shared<F> {
 }
 
 impl<F> Shared<F> {
-    pub(crate) fn new(config: Config<F>, limits: Limits, telemetry: Telemetry, drain: Drain, workers: usize) -> Self {
+    pub(crate) fn new(
+        config: Config<F>,
+        limits: Arc<Limits>,
+        telemetry: Telemetry,
+        drain: Drain,
+        workers: usize,
+    ) -> Self {
         let loads = (0..workers).map(|_| AtomicUsize::new(0)).collect();
         let buffers = Buffers::counted(&limits, telemetry.metrics.request_buffer_bytes());
         Self {
@@ -120,7 +126,7 @@ impl<F: FilterSet> Worker<F> {
                     watch.shared.config.load().close_idle(watch.id, before);
                 }
             };
-            watch.watchdog.run(&watch.shared.limits, chores).await;
+            watch.watchdog.run(chores).await;
         });
         while let Some(command) = commands.recv().await {
             match command {
@@ -209,8 +215,8 @@ impl<F: FilterSet> Worker<F> {
     fn serve(self: &Arc<Self>, stream: TcpStream, peer: SocketAddr, bind: Bind, counted: Counted) {
         if self.connections().load(Ordering::Relaxed) > self.shared.limits.max_connections_per_worker {
             tracing::debug!(%peer, "connection refused: this worker serves as many as it may");
-            if let Some(metrics) = self.shared.config.load().port(bind) {
-                metrics.refused();
+            if let Some(port) = self.shared.config.load().port(bind) {
+                port.metrics.refused();
             }
             return;
         }

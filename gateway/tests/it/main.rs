@@ -7,6 +7,8 @@ mod authentication;
 #[cfg(test)]
 mod backend_policies;
 #[cfg(test)]
+mod client_policies;
+#[cfg(test)]
 mod discovery;
 #[cfg(test)]
 mod failures;

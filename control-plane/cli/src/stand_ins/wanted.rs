@@ -165,6 +165,7 @@ impl Wanted {
             }
             Object::RateLimitPolicy(policy) => self.targets(&policy.spec.target_refs, namespace),
             Object::AuthenticationPolicy(policy) => self.targets(&policy.spec.target_refs, namespace),
+            Object::ClientPolicy(policy) => self.targets(&policy.spec.target_refs, namespace),
             Object::RequestValidationPolicy(policy) => self.targets(&policy.spec.target_refs, namespace),
             Object::BackendPolicy(policy) => {
                 for target in policy.spec.target_refs.iter().filter(|target| target.group.is_empty()) {

@@ -60,6 +60,15 @@ pub fn effective<'a, S: Settings + 'a>(
     effective
 }
 
+/// Merges the settings of a kind that has no overrides, the least specific first.
+pub(super) fn plain<'a, S: Settings + 'a>(levels: impl IntoIterator<Item = (&'a PolicyKey, &'a S)>) -> Effective<S> {
+    let mut effective = Effective { settings: S::default(), sources: BTreeMap::new() };
+    for (policy, settings) in levels {
+        effective.lay(policy, settings);
+    }
+    effective
+}
+
 /// A scalar, or a list taken whole: replaced where `over` has one.
 pub(super) fn scalar<T: Clone>(base: &mut Option<T>, over: Option<&T>, path: &str, took: &mut dyn FnMut(String)) {
     if let Some(over) = over {

@@ -6,6 +6,7 @@
 
 mod authentication;
 mod backend;
+mod client;
 mod merge;
 mod rate_limit;
 pub mod validation;
@@ -26,6 +27,11 @@ pub use backend::{
     HealthCheck, HealthProbe, InvalidBackendSettings, LocalFailure, OpenTime, OutlierDetection, Retries, RetryBudget,
     SlowCalls, StatusRange, SuccessRate,
 };
+pub use client::{
+    CipherSuite, ClientAddress, ClientLimits, ClientSettings, ClientTimeouts, ClientTls, ForwardingHeader,
+    HttpProtocol, ProxyProtocol, TlsVersion, TransferRate, Trust,
+};
+use merge::plain;
 pub use merge::{Effective, Leveled, Settings, effective};
 pub use rate_limit::{ConcurrencyLimit, KeyPart, Missing, Quota, RateLimit, RateLimitSettings, Tiers};
 
@@ -70,7 +76,6 @@ macro_rules! policies {
 
         /// What a policy says.
         #[derive(Clone, Debug, PartialEq, Eq)]
-        #[expect(clippy::large_enum_variant, reason = "there is one for each policy, behind an Arc")]
         pub enum PolicySpec {
             /// It cannot be honoured as it is written: what it is attached to answers 500.
             Invalid,
@@ -139,6 +144,9 @@ policies! {
     alone {
         /// BackendPolicy: what protects a backend. Boxed, as it is large.
         Backend "backend" "BackendPolicy" Box<BackendSettings>;
+        /// ClientPolicy: what a listener grants its clients. Nothing is below a listener, so it has no overrides; see
+        /// [`effective_client`].
+        Client "client" "ClientPolicy" ClientSettings;
     }
 }
 
@@ -168,6 +176,14 @@ fn fields<S: Settings>(settings: &S) -> BTreeSet<String> {
         fields.insert(path);
     });
     fields
+}
+
+/// What the ClientPolicies among `chain` say together, the least specific first.
+pub fn effective_client<'a>(chain: impl IntoIterator<Item = &'a Policy>) -> Effective<ClientSettings> {
+    plain(chain.into_iter().filter_map(|policy| match &policy.spec {
+        PolicySpec::Client(settings) => Some((&policy.key, settings)),
+        _ => None,
+    }))
 }
 
 /// A policy object.

@@ -5,6 +5,7 @@
 
 mod authentication;
 mod backend;
+mod client;
 mod documents;
 mod identity_provider;
 mod policies;
@@ -16,7 +17,10 @@ mod target;
 use std::sync::Arc;
 
 use control_plane_model::{ObjectName, PolicyKey, PolicyKind, PolicySpec};
-use crds::{AuthenticationPolicy, BackendPolicy, RateLimitPolicy, RequestValidationPolicy, policy::TargetReference};
+use crds::{
+    AuthenticationPolicy, BackendPolicy, ClientPolicy, RateLimitPolicy, RequestValidationPolicy,
+    policy::TargetReference,
+};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use self::documents::Documents;
@@ -70,6 +74,7 @@ policy_objects! {
     Authentication: AuthenticationPolicy,
     RequestValidation: RequestValidationPolicy,
     Backend: BackendPolicy,
+    Client: ClientPolicy,
 }
 
 impl PolicyObject {
@@ -80,6 +85,7 @@ impl PolicyObject {
         let namespace = &key.name.namespace;
         match self {
             Self::RateLimit(object) => rate_limit::translate(&object.spec).map(PolicySpec::RateLimit),
+            Self::Client(object) => client::translate(&object.spec).map(PolicySpec::Client),
             Self::Authentication(object) => {
                 authentication::translate(namespace, &object.spec, referents).map(PolicySpec::Authentication)
             }

@@ -49,12 +49,17 @@ impl Target {
                 None => Self::ListenerSet(name),
                 Some(section) => Self::SetListener(name, section),
             },
-            (GATEWAY_GROUP, "HTTPRoute") => Self::of_route(route(RouteKind::Http), section),
-            (GATEWAY_GROUP, "GRPCRoute") => Self::of_route(route(RouteKind::Grpc), section),
+            (GATEWAY_GROUP, "HTTPRoute") if attaches_to_routes(kind) => Self::of_route(route(RouteKind::Http), section),
+            (GATEWAY_GROUP, "GRPCRoute") if attaches_to_routes(kind) => Self::of_route(route(RouteKind::Grpc), section),
             (group, other) => {
+                let wanted = if attaches_to_routes(kind) {
+                    "Gateway, ListenerSet, HTTPRoute or GRPCRoute"
+                } else {
+                    "Gateway or ListenerSet"
+                };
+                let kind = kind.resource_kind();
                 return Err(format!(
-                    "{} cannot be attached to {other} of {group:?}, want Gateway, ListenerSet, HTTPRoute or GRPCRoute of {GATEWAY_GROUP}",
-                    kind.resource_kind()
+                    "{kind} cannot be attached to {other} of {group:?}, want {wanted} of {GATEWAY_GROUP}"
                 ));
             }
         };
@@ -75,6 +80,14 @@ impl Target {
             None => Self::Route(route),
             Some(rule) => Self::Rule(route, rule),
         }
+    }
+}
+
+/// Whether a policy of the kind may be on a route or a rule, not on Gateways and listeners alone.
+fn attaches_to_routes(kind: PolicyKind) -> bool {
+    match kind {
+        PolicyKind::RateLimit | PolicyKind::Authentication | PolicyKind::RequestValidation => true,
+        PolicyKind::Client | PolicyKind::Backend => false,
     }
 }
 

@@ -1,5 +1,6 @@
 //! Statuses: conditions as we write them, and how they are merged into what an object has.
 
+mod client_policy;
 mod gateway;
 mod merge;
 mod policy;

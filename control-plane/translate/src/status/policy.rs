@@ -2,10 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use control_plane_model::{GatewayKey, ListenerKey, ObjectName, Policy, PolicyKey, ResourceKey, RouteKey, sources};
+use control_plane_model::{
+    GatewayKey, ListenerKey, ObjectName, Policy, PolicyKey, PolicyKind, ResourceKey, RouteKey, sources,
+};
 use serde_json::{Value, json};
 
-use super::{Condition, conditions_json};
+use super::{Condition, client_policy, conditions_json};
 use crate::{
     gateway::{ListenerState, Topology},
     inputs::{GATEWAY_GROUP, Inputs},
@@ -48,6 +50,8 @@ struct Findings {
     conflicts: Vec<String>,
     /// Fields that a less specific policy overrides.
     overridden: BTreeSet<String>,
+    /// What only a ClientPolicy has.
+    client: client_policy::Found,
 }
 
 /// `status` of a policy.
@@ -101,6 +105,12 @@ impl PolicyFacts<'_> {
                 Ancestor::Gateway(gateway) => self.overridden(key, target, gateway),
                 Ancestor::Service(_) | Ancestor::Missing { .. } | Ancestor::Unfit(_) => BTreeSet::new(),
             };
+            let client = match &ancestor {
+                Ancestor::Gateway(gateway) if key.kind == PolicyKind::Client => {
+                    client_policy::look(key, &self.listeners_of(target, gateway), self.inputs, self.topology)
+                }
+                _ => client_policy::Found::default(),
+            };
             let findings = ancestors.entry(ancestor).or_default();
             if let Some(older) = &older {
                 let (kind, name) = (older.kind.resource_kind(), &older.name);
@@ -108,6 +118,7 @@ impl PolicyFacts<'_> {
             } else {
                 findings.counts = true;
                 findings.overridden.extend(overridden);
+                findings.client.add(client);
             }
         }
     }
@@ -274,7 +285,15 @@ fn accepted(entry: &PolicyEntry, ancestor: &Ancestor, findings: &Findings) -> Co
     let no = |reason: &'static str, message: String| Condition::no("Accepted", reason, message);
     match &entry.spec {
         Err(message) => no("Invalid", format!("{message}: its targets get 500 until it is corrected")),
-        Ok(_) if findings.counts => Condition::yes("Accepted", "Accepted").saying(findings.missing.join("; ")),
+        Ok(_) if !findings.client.contradictions.is_empty() => {
+            let contradictions: Vec<&str> = findings.client.contradictions.iter().map(String::as_str).collect();
+            no("Invalid", format!("{}: it gets 500 until it is corrected", contradictions.join("; ")))
+        }
+        Ok(_) if findings.counts => {
+            let notes = findings.missing.iter().chain(&findings.client.shared);
+            let notes: Vec<&str> = notes.map(String::as_str).collect();
+            Condition::yes("Accepted", "Accepted").saying(notes.join("; "))
+        }
         Ok(_) if !findings.conflicts.is_empty() => no("Conflicted", findings.conflicts.join("; ")),
         Ok(_) if matches!(ancestor, Ancestor::Unfit(_)) => no("Invalid", findings.missing.join("; ")),
         Ok(_) => no("TargetNotFound", findings.missing.join("; ")),

@@ -103,4 +103,5 @@ golden! {
     backend_policies: Cluster,
     request_validation: Cluster,
     authentication: Cluster,
+    client_policies: Cluster,
 }

@@ -46,6 +46,9 @@ fn universe() -> Vec<Vec<String>> {
              '202{created}-01-01T00:00:00Z'}}\nspec: {spec}"
         )
     };
+    let client = |name: &str, spec: &str| {
+        format!("kind: ClientPolicy\nmetadata: {{name: {name}, namespace: a, generation: 1}}\nspec: {spec}")
+    };
     let backend_policy = |name: &str, created: u32, spec: &str| {
         format!(
             "kind: BackendPolicy\nmetadata: {{name: {name}, namespace: a, generation: 1, creationTimestamp: \
@@ -175,6 +178,15 @@ fn universe() -> Vec<Vec<String>> {
         vec![
             policy("h", 0, &format!("{{targetRefs: [{}, {}], {limits}}}", target("Gateway", "one", ""), target("HTTPRoute", "r", ""))),
             policy("h", 0, &format!("{{targetRefs: [{}], mode: Report}}", target("GRPCRoute", "r", ""))),
+        ],
+        vec![
+            client("c", &format!("{{targetRefs: [{}], tls: {{minVersion: TLSv1.2}}}}", target("Gateway", "one", ""))),
+            client("c", &format!("{{targetRefs: [{}], timeouts: {{requestHead: 2s}}}}", target("Gateway", "one", "http"))),
+            client("c", &format!("{{targetRefs: [{}], limits: {{headers: 1}}}}", target("Gateway", "one", ""))),
+        ],
+        vec![
+            client("d", &format!("{{targetRefs: [{}], tls: {{maxVersion: TLSv1.2}}}}", target("Gateway", "one", "http"))),
+            client("d", &format!("{{targetRefs: [{}, {}]}}", target("Gateway", "one", ""), target("HTTPRoute", "r", ""))),
         ],
         vec![
             backend_policy("b", 0, "{targetRefs: [{kind: Service, name: s}], limits: {maxRequests: 5}}"),

@@ -34,6 +34,7 @@ pub fn object(value: Value) -> Object {
         "AuthenticationPolicy" => Object::AuthenticationPolicy(typed(value)),
         "IdentityProvider" => Object::IdentityProvider(typed(value)),
         "ConfigMap" => Object::ConfigMap(typed(value)),
+        "ClientPolicy" => Object::ClientPolicy(typed(value)),
         "Service" => Object::Service(typed(value)),
         "EndpointSlice" => Object::EndpointSlice(typed(value)),
         "Secret" => Object::Secret(typed(value)),
@@ -97,6 +98,7 @@ fn kind(text: &str) -> Kind {
         "AuthenticationPolicy" => Kind::AuthenticationPolicy,
         "IdentityProvider" => Kind::IdentityProvider,
         "ConfigMap" => Kind::ConfigMap,
+        "ClientPolicy" => Kind::ClientPolicy,
         kind => panic!("cannot remove {kind} here"),
     }
 }

@@ -757,7 +757,7 @@ pub mod path_rewrite {
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Policy {
     /// Of the kind that the key names, or invalid.
-    #[prost(oneof = "policy::Spec", tags = "1, 2, 3, 4, 5")]
+    #[prost(oneof = "policy::Spec", tags = "1, 2, 3, 4, 5, 6")]
     pub spec: ::core::option::Option<policy::Spec>,
 }
 /// Nested message and enum types in `Policy`.
@@ -775,6 +775,8 @@ pub mod policy {
         RequestValidation(super::RequestValidationPolicy),
         #[prost(message, tag = "5")]
         Authentication(super::AuthenticationPolicy),
+        #[prost(message, tag = "6")]
+        Client(super::ClientPolicy),
     }
 }
 /// What it is attached to answers 500.
@@ -1560,6 +1562,120 @@ pub struct BasicUser {
     #[prost(string, tag = "2")]
     pub hash: ::prost::alloc::string::String,
 }
+/// Of what a listener grants its clients. What is left out is left to the Gateway's policy, then to the proxy.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ClientPolicy {
+    #[prost(message, optional, tag = "1")]
+    pub timeouts: ::core::option::Option<ClientTimeouts>,
+    #[prost(message, optional, tag = "2")]
+    pub limits: ::core::option::Option<ClientLimits>,
+    #[prost(message, optional, tag = "3")]
+    pub minimum_transfer_rate: ::core::option::Option<MinimumTransferRate>,
+    /// Each once; none: left to others.
+    #[prost(enumeration = "ClientProtocol", repeated, tag = "4")]
+    pub protocols: ::prost::alloc::vec::Vec<i32>,
+    #[prost(message, optional, tag = "5")]
+    pub tls: ::core::option::Option<ClientTls>,
+    #[prost(message, optional, tag = "6")]
+    pub client_address: ::core::option::Option<ClientOrigin>,
+    #[prost(message, optional, tag = "7")]
+    pub proxy_protocol: ::core::option::Option<ProxyProtocol>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ClientTimeouts {
+    /// None of them 0.
+    #[prost(message, optional, tag = "1")]
+    pub request_head: ::core::option::Option<Duration>,
+    #[prost(message, optional, tag = "2")]
+    pub request_body_idle: ::core::option::Option<Duration>,
+    #[prost(message, optional, tag = "3")]
+    pub response_idle: ::core::option::Option<Duration>,
+    #[prost(message, optional, tag = "4")]
+    pub connection_idle: ::core::option::Option<Duration>,
+    #[prost(message, optional, tag = "5")]
+    pub tls_handshake: ::core::option::Option<Duration>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ClientLimits {
+    /// None of them 0.
+    #[prost(uint32, optional, tag = "1")]
+    pub head_bytes: ::core::option::Option<u32>,
+    #[prost(uint32, optional, tag = "2")]
+    pub headers: ::core::option::Option<u32>,
+    #[prost(uint32, optional, tag = "3")]
+    pub uri_bytes: ::core::option::Option<u32>,
+    #[prost(uint32, optional, tag = "4")]
+    pub concurrent_streams: ::core::option::Option<u32>,
+    #[prost(uint32, optional, tag = "5")]
+    pub connections: ::core::option::Option<u32>,
+    #[prost(uint32, optional, tag = "6")]
+    pub connections_per_client: ::core::option::Option<u32>,
+    #[prost(uint32, optional, tag = "7")]
+    pub requests_per_connection: ::core::option::Option<u32>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct MinimumTransferRate {
+    /// Not 0.
+    #[prost(uint32, tag = "1")]
+    pub bytes_per_second: u32,
+    #[prost(message, optional, tag = "2")]
+    pub grace: ::core::option::Option<Duration>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ClientTls {
+    #[prost(enumeration = "TlsVersion", tag = "1")]
+    pub minimum: i32,
+    #[prost(enumeration = "TlsVersion", tag = "2")]
+    pub maximum: i32,
+    /// Code points of the IANA registry "TLS Cipher Suites", each once; none: left to others.
+    #[prost(uint32, repeated, tag = "3")]
+    pub cipher_suites: ::prost::alloc::vec::Vec<u32>,
+    /// Each once; none: left to others.
+    #[prost(enumeration = "ClientProtocol", repeated, tag = "4")]
+    pub alpn: ::prost::alloc::vec::Vec<i32>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ClientOrigin {
+    #[prost(enumeration = "ForwardingHeader", tag = "3")]
+    pub header: i32,
+    #[prost(oneof = "client_origin::Trust", tags = "1, 2")]
+    pub trust: ::core::option::Option<client_origin::Trust>,
+}
+/// Nested message and enum types in `ClientOrigin`.
+pub mod client_origin {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Trust {
+        /// Not 0.
+        #[prost(uint32, tag = "1")]
+        Hops(u32),
+        #[prost(message, tag = "2")]
+        Networks(super::Networks),
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Networks {
+    /// An address, a slash, and how many of its leading bits count. At least one.
+    #[prost(string, repeated, tag = "1")]
+    pub networks: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ProxyProtocol {
+    #[prost(oneof = "proxy_protocol::Mode", tags = "1, 2")]
+    pub mode: ::core::option::Option<proxy_protocol::Mode>,
+}
+/// Nested message and enum types in `ProxyProtocol`.
+pub mod proxy_protocol {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Mode {
+        #[prost(message, tag = "1")]
+        Disabled(super::ProxyProtocolDisabled),
+        /// From these networks alone.
+        #[prost(message, tag = "2")]
+        Required(super::Networks),
+    }
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ProxyProtocolDisabled {}
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
 pub enum AccessLog {
@@ -2069,6 +2185,94 @@ impl ListEncoding {
             "LIST_ENCODING_UNSPECIFIED" => Some(Self::Unspecified),
             "LIST_ENCODING_COMMA" => Some(Self::Comma),
             "LIST_ENCODING_JSON" => Some(Self::Json),
+            _ => None,
+        }
+    }
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum ClientProtocol {
+    Unspecified = 0,
+    Http1 = 1,
+    Http2 = 2,
+}
+impl ClientProtocol {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "CLIENT_PROTOCOL_UNSPECIFIED",
+            Self::Http1 => "CLIENT_PROTOCOL_HTTP_1",
+            Self::Http2 => "CLIENT_PROTOCOL_HTTP_2",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "CLIENT_PROTOCOL_UNSPECIFIED" => Some(Self::Unspecified),
+            "CLIENT_PROTOCOL_HTTP_1" => Some(Self::Http1),
+            "CLIENT_PROTOCOL_HTTP_2" => Some(Self::Http2),
+            _ => None,
+        }
+    }
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum TlsVersion {
+    /// Left to others.
+    Unspecified = 0,
+    TlsVersion12 = 1,
+    TlsVersion13 = 2,
+}
+impl TlsVersion {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "TLS_VERSION_UNSPECIFIED",
+            Self::TlsVersion12 => "TLS_VERSION_1_2",
+            Self::TlsVersion13 => "TLS_VERSION_1_3",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "TLS_VERSION_UNSPECIFIED" => Some(Self::Unspecified),
+            "TLS_VERSION_1_2" => Some(Self::TlsVersion12),
+            "TLS_VERSION_1_3" => Some(Self::TlsVersion13),
+            _ => None,
+        }
+    }
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum ForwardingHeader {
+    Unspecified = 0,
+    XForwardedFor = 1,
+    Forwarded = 2,
+}
+impl ForwardingHeader {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "FORWARDING_HEADER_UNSPECIFIED",
+            Self::XForwardedFor => "FORWARDING_HEADER_X_FORWARDED_FOR",
+            Self::Forwarded => "FORWARDING_HEADER_FORWARDED",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "FORWARDING_HEADER_UNSPECIFIED" => Some(Self::Unspecified),
+            "FORWARDING_HEADER_X_FORWARDED_FOR" => Some(Self::XForwardedFor),
+            "FORWARDING_HEADER_FORWARDED" => Some(Self::Forwarded),
             _ => None,
         }
     }

@@ -7,6 +7,8 @@ mod backend_policies;
 #[cfg(test)]
 mod client;
 #[cfg(test)]
+mod client_policies;
+#[cfg(test)]
 mod generated;
 #[cfg(test)]
 mod harness;

@@ -16,7 +16,7 @@ use proptest::{
 mod validation;
 
 use crate::{
-    authentication, backend_policies,
+    authentication, backend_policies, client_policies as client,
     invalid::{UNKNOWN, refused},
     strategies::{duration, header_name, object_name, text},
 };
@@ -41,8 +41,9 @@ pub fn policy() -> impl Strategy<Value = Policy> {
             .prop_map(|levels| (PolicyKind::RequestValidation, PolicySpec::RequestValidation(levels))),
         9 => backend_policies::settings()
             .prop_map(|settings| (PolicyKind::Backend, PolicySpec::Backend(Box::new(settings)))),
+        9 => client::settings().prop_map(|settings| (PolicyKind::Client, PolicySpec::Client(settings))),
     ];
-    (object_name(), spec).prop_map(|(name, (kind, spec))| Policy { key: PolicyKey { kind, name }, spec })
+    (object_name(), spec.boxed()).prop_map(|(name, (kind, spec))| Policy { key: PolicyKey { kind, name }, spec })
 }
 
 fn leveled<S: std::fmt::Debug>(settings: BoxedStrategy<S>) -> impl Strategy<Value = Leveled<S>> {

@@ -129,6 +129,9 @@ reasons! {
     /// `Connection` nominates a field that it must not, or too many.
     InvalidConnectionHeader "invalid_connection_header" BAD_REQUEST InvalidArgument Close
         "Invalid Connection header" "The Connection header names a header that must not be removed, or too many.";
+    /// `Forwarded` of a trusted proxy that cannot be read in one way alone.
+    InvalidForwarded "invalid_forwarded" BAD_REQUEST InvalidArgument Close
+        "Invalid Forwarded header" "The Forwarded header is not valid.";
     /// `Upgrade` to several protocols, with a body, or with a method that the protocol does not allow.
     InvalidUpgrade "invalid_upgrade" BAD_REQUEST InvalidArgument Close
         "Invalid upgrade" "An upgrade names one protocol and has no body.";
@@ -147,6 +150,9 @@ reasons! {
     /// More fields than the limit.
     TooManyHeaders "too_many_headers" REQUEST_HEADER_FIELDS_TOO_LARGE ResourceExhausted Close
         "Too many headers" "The request has more headers than the limit.";
+    /// A version of HTTP that the listener's ClientPolicy leaves out.
+    ProtocolDisabled "protocol_disabled" HTTP_VERSION_NOT_SUPPORTED Unimplemented Close
+        "HTTP version not supported" "This version of HTTP is not served here.";
     /// The client was too slow with its head or body.
     RequestTimeout "request_timeout" REQUEST_TIMEOUT DeadlineExceeded Close
         "Request timeout" "The request did not arrive in time.";

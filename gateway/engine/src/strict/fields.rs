@@ -2,7 +2,7 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Version, header, request::Parts};
 
-use super::{Upgrade, name};
+use super::{Forwarding, Upgrade, name};
 use crate::{
     limits::Limits,
     local_reply::{Reason, X_NEBULA_REASON},
@@ -259,15 +259,21 @@ fn remove_nominated(headers: &mut HeaderMap, option: &[u8]) -> Result<(), Reason
     Ok(())
 }
 
-/// Removes what only the gateway may set, in every spelling.
-pub(super) fn remove_owned(headers: &mut HeaderMap, present: Present) {
+/// Removes what only the gateway may set, in every spelling; returns those that say whom the request is forwarded for.
+pub(super) fn remove_owned(headers: &mut HeaderMap, present: Present) -> Option<Box<Forwarding>> {
     if !present.has(Present::OWNED) {
-        return;
+        return None;
     }
     let owned: Vec<HeaderName> = headers.keys().filter(|name| is_owned(name.as_str())).cloned().collect();
+    let mut forwarding = None;
     for name in owned {
-        headers.remove(name);
+        if Forwarding::is_one(&name) {
+            forwarding.get_or_insert_with(Box::<Forwarding>::default).take(name, headers);
+        } else {
+            headers.remove(name);
+        }
     }
+    forwarding
 }
 
 /// Removes from a request's trailers what no trailer may say (RFC 9110 §6.5.1): fields that frame the message, that a

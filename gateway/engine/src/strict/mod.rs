@@ -8,6 +8,7 @@
 //! can see them. [`raw`] therefore looks at the bytes before hyper does.
 
 mod fields;
+mod forwarding;
 mod host;
 mod path;
 pub mod raw;
@@ -25,6 +26,7 @@ pub use self::{
         X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO, X_REQUEST_ID, clean_response, clean_trailers,
         is_protected, request_id,
     },
+    forwarding::{Forwarding, Origin},
     host::Authority,
     path::canonical_path,
 };
@@ -73,6 +75,8 @@ pub struct Canonical {
     pub port: Option<u16>,
     /// The protocol that the client wants to change to.
     pub upgrade: Option<Upgrade>,
+    /// What the request said about whom it is forwarded for; `None` where it said nothing.
+    pub forwarding: Option<Box<Forwarding>>,
 }
 
 /// A wanted change of protocol (HTTP/1.1 `Upgrade`). The fields are gone from the head: whoever forwards the request
@@ -107,11 +111,11 @@ pub fn canonicalise(parts: &mut Parts, connection: &Connection, limits: &Limits)
     let target = target(parts, limits)?;
     let upgrade = fields::upgrade(parts, present)?;
     fields::remove_hop_by_hop(&mut parts.headers, present, limits)?;
-    fields::remove_owned(&mut parts.headers, present);
+    let forwarding = fields::remove_owned(&mut parts.headers, present);
     fields::join_cookies(&mut parts.headers, present);
     parts.uri = target;
     set_host(&mut parts.headers, &authority)?;
-    Ok(Canonical { host: authority.host, port: authority.port, upgrade })
+    Ok(Canonical { host: authority.host, port: authority.port, upgrade, forwarding })
 }
 
 /// The one host that the request names, without the scheme's own port.
@@ -189,10 +193,17 @@ fn target(parts: &Parts, limits: &Limits) -> Result<Uri, Reason> {
 
 /// Tells the backend where the request comes from: `x-forwarded-for`, `x-forwarded-proto` and `x-forwarded-host`.
 /// The client's own were removed by [`canonicalise`], so that each holds one value that the gateway vouches for.
-pub fn forwarding_headers(headers: &mut HeaderMap, client: &HeaderValue, scheme: Scheme) {
+///
+/// `asked_for` is what a trusted proxy says that the client asked for; else it is what the request is for.
+pub fn forwarding_headers(
+    headers: &mut HeaderMap,
+    client: &HeaderValue,
+    scheme: Scheme,
+    asked_for: Option<&HeaderValue>,
+) {
     headers.insert(X_FORWARDED_FOR, client.clone());
     headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(scheme.as_str()));
-    if let Some(host) = headers.get(header::HOST).cloned() {
+    if let Some(host) = asked_for.or_else(|| headers.get(header::HOST)).cloned() {
         headers.insert(X_FORWARDED_HOST, host);
     }
 }

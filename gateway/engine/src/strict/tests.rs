@@ -190,7 +190,7 @@ fn cookie_crumbs_become_one_field() {
 fn the_backend_learns_where_a_request_comes_from() {
     let (mut parts, _) = checked(Version::HTTP_11, "GET /\nhost: H:8080\nx-forwarded-for: 6.6.6.6").unwrap();
     let client = forwarded_for("[::ffff:192.0.2.1]:5".parse().unwrap());
-    forwarding_headers(&mut parts.headers, &client, Scheme::Https);
+    forwarding_headers(&mut parts.headers, &client, Scheme::Https, None);
     let mut all = fields(&parts);
     all.sort();
     let expected =

@@ -303,7 +303,7 @@ mod tests {
             r#""path":"/cart","protocol":"1.1","status":200,"flag":null,"policy":null,"reported":null,"listener":"infra/edge/http","#,
             r#""route":"http/shop/cart","rule":"0","backend":"shop/cart/80","endpoint":"10.0.0.7:8080","attempts":1,"#,
             r#""request_bytes":0,"response_bytes":1024,"duration_us":1234,"upstream_duration_us":1000,"#,
-            r#""client":"192.0.2.1:40000","user_agent":"café\u{fffd}","#,
+            r#""client":"192.0.2.1:40000","peer":null,"user_agent":"café\u{fffd}","#,
             r#""trace_id":"00000000000000000000000000000abc"}"#,
             "\n"
         );

@@ -93,6 +93,8 @@ pub struct Record<'a> {
     pub client: SocketAddr,
     /// The same as text.
     pub client_text: &'a str,
+    /// Who connects, where that is a proxy that asks for the client.
+    pub peer: Option<&'a str>,
     /// `user-agent`.
     pub user_agent: Option<Text<'a>>,
     /// What policies refused, or would have refused.
@@ -165,6 +167,7 @@ impl Record<'_> {
         line.number(name!("duration_us"), Some(microseconds(self.duration)));
         line.number(name!("upstream_duration_us"), self.upstream_duration.map(microseconds));
         line.word(name!("client"), Some(self.client_text));
+        line.word(name!("peer"), self.peer);
         line.text(name!("user_agent"), self.user_agent);
         let trace = self.trace.map(|trace| trace.to_string());
         line.word(name!("trace_id"), trace.as_deref());
@@ -255,6 +258,7 @@ pub(super) mod tests {
             upstream_duration: Some(Duration::from_millis(1)),
             client: ([192, 0, 2, 1], 40_000).into(),
             client_text: "192.0.2.1:40000",
+            peer: None,
             user_agent: None,
             trace: None,
         }

@@ -7,6 +7,8 @@ mod breaker;
 #[cfg(test)]
 mod buffering;
 #[cfg(test)]
+mod clients;
+#[cfg(test)]
 mod harness;
 #[cfg(test)]
 mod health;

@@ -1,11 +1,12 @@
 //! TLS at the listeners: version, certificate by server name, reload, misdirected requests.
 
-use std::{num::NonZeroU16, sync::Arc};
+use std::{num::NonZeroU16, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use control_plane_model::{
-    AttachedHost, BackendProtocol, Certificate, CertificateKey, HostPattern, Listener, ListenerKey, ListenerProtocol,
-    ObjectName, Resource, Route, RouteKey, RouteKind, TlsTermination,
+    AttachedHost, BackendProtocol, Certificate, CertificateKey, CipherSuite, ClientSettings, ClientTimeouts, ClientTls,
+    HostPattern, HttpProtocol, Listener, ListenerKey, ListenerProtocol, ObjectName, ProxyProtocol, Resource, Route,
+    RouteKey, RouteKind, TlsTermination, TlsVersion,
 };
 use http::{Request, StatusCode};
 use http_body_util::Full;
@@ -14,8 +15,10 @@ use rustls::{
     ClientConfig, RootCertStore,
     pki_types::{PrivateKeyDer, ServerName},
 };
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
+use crate::clients::{policy, policy_key};
 use crate::harness::{Proxy, backend, collect, listener_key, rule, saying, spawn};
 
 /// A self-signed certificate for one name.
@@ -86,6 +89,15 @@ async fn handshake_with(
     protocol: &[u8],
     versions: &[&'static rustls::SupportedProtocolVersion],
 ) -> std::io::Result<TlsStream<tokio::net::TcpStream>> {
+    shake(proxy.connect().await, name, protocol, versions).await
+}
+
+async fn shake(
+    stream: tokio::net::TcpStream,
+    name: &str,
+    protocol: &[u8],
+    versions: &[&'static rustls::SupportedProtocolVersion],
+) -> std::io::Result<TlsStream<tokio::net::TcpStream>> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let mut config = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(versions)
@@ -95,7 +107,7 @@ async fn handshake_with(
     config.dangerous().set_certificate_verifier(Arc::new(AnyCertificate));
     config.alpn_protocols = vec![protocol.to_vec()];
     let name = ServerName::try_from(name.to_owned()).unwrap();
-    TlsConnector::from(Arc::new(config)).connect(name, proxy.connect().await).await
+    TlsConnector::from(Arc::new(config)).connect(name, stream).await
 }
 
 async fn leaf(proxy: &Proxy, name: &str) -> Vec<u8> {
@@ -129,6 +141,90 @@ async fn a_client_without_tls_1_3_is_refused() {
     let error = handshake_with(&proxy, "a.test", b"h2", &[&rustls::version::TLS12]).await.unwrap_err();
     let alert = error.get_ref().and_then(|source| source.downcast_ref());
     assert_eq!(alert, Some(&rustls::Error::AlertReceived(rustls::AlertDescription::ProtocolVersion)));
+}
+
+/// [`two_listeners`], of which the first has a ClientPolicy with these settings.
+async fn with_policy(tls: ClientTls) -> Proxy {
+    let proxy = two_listeners().await;
+    let Resource::Listener(listener) = https("a", proxy.port, "a.test", &["a"]) else { unreachable!() };
+    let listener = Listener { policies: vec![policy_key()], ..Listener::clone(&listener) };
+    let settings = ClientSettings { tls, ..ClientSettings::default() };
+    assert_eq!(proxy.upsert([policy(settings), Resource::Listener(Arc::new(listener))]).await, []);
+    proxy
+}
+
+const TLS12: &[&rustls::SupportedProtocolVersion] = &[&rustls::version::TLS12];
+const TLS13: &[&rustls::SupportedProtocolVersion] = &[&rustls::version::TLS13];
+
+#[tokio::test]
+async fn a_policy_lets_tls_1_2_in_at_its_own_listener_alone() {
+    let proxy = with_policy(ClientTls { minimum: Some(TlsVersion::Tls12), ..ClientTls::default() }).await;
+    let old = handshake_with(&proxy, "a.test", b"h2", TLS12).await.unwrap();
+    assert_eq!(old.get_ref().1.protocol_version(), Some(rustls::ProtocolVersion::TLSv1_2));
+    let new = handshake(&proxy, "a.test", b"h2").await.unwrap();
+    assert_eq!(
+        new.get_ref().1.protocol_version(),
+        Some(rustls::ProtocolVersion::TLSv1_3),
+        "the newer one is preferred"
+    );
+    assert!(handshake_with(&proxy, "x.b.test", b"h2", TLS12).await.is_err(), "the other listener");
+}
+
+#[tokio::test]
+async fn a_policy_may_forbid_the_newest_version_and_choose_cipher_suites() {
+    let suites = vec![CipherSuite::EcdsaChacha20, CipherSuite::RsaAes256Gcm];
+    let (minimum, maximum) = (Some(TlsVersion::Tls12), Some(TlsVersion::Tls12));
+    let proxy = with_policy(ClientTls { minimum, maximum, cipher_suites: Some(suites), alpn: None }).await;
+    let stream = handshake(&proxy, "a.test", b"h2").await.unwrap();
+    let (_, session) = stream.get_ref();
+    assert_eq!(session.protocol_version(), Some(rustls::ProtocolVersion::TLSv1_2));
+    let suite = session.negotiated_cipher_suite().unwrap().suite();
+    assert_eq!(suite, rustls::CipherSuite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256);
+    assert!(handshake_with(&proxy, "a.test", b"h2", TLS13).await.is_err());
+}
+
+#[tokio::test]
+async fn a_policy_chooses_what_alpn_offers() {
+    let proxy = with_policy(ClientTls { alpn: Some(vec![HttpProtocol::Http1]), ..ClientTls::default() }).await;
+    let stream = handshake(&proxy, "a.test", b"http/1.1").await.unwrap();
+    assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"http/1.1"[..]));
+    let error = handshake(&proxy, "a.test", b"h2").await.unwrap_err();
+    let alert = error.get_ref().and_then(|source| source.downcast_ref());
+    assert_eq!(alert, Some(&rustls::Error::AlertReceived(rustls::AlertDescription::NoApplicationProtocol)));
+    assert!(handshake(&proxy, "x.b.test", b"h2").await.is_ok(), "the other listener");
+}
+
+#[tokio::test]
+async fn the_proxy_header_comes_before_the_handshake() {
+    let proxy = two_listeners().await;
+    let Resource::Listener(listener) = https("a", proxy.port, "a.test", &["a"]) else { unreachable!() };
+    let listener = Listener { policies: vec![policy_key()], ..Listener::clone(&listener) };
+    let from = ["127.0.0.0/8".parse().unwrap()];
+    let proxied = Some(ProxyProtocol::Required(from.into()));
+    let settings = ClientSettings { proxy_protocol: proxied, ..ClientSettings::default() };
+    assert_eq!(proxy.upsert([policy(settings), Resource::Listener(Arc::new(listener))]).await, []);
+    assert!(handshake(&proxy, "a.test", b"h2").await.is_err(), "without it");
+    assert!(
+        handshake(&proxy, "x.b.test", b"h2").await.is_err(),
+        "nor at the other listener, which has the same socket"
+    );
+    let mut stream = proxy.connect().await;
+    stream.write_all(b"PROXY TCP4 203.0.113.9 10.0.0.1 5555 80\r\n").await.unwrap();
+    assert!(shake(stream, "a.test", b"h2", rustls::DEFAULT_VERSIONS).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_shake_hands_is_given_up_at_the_listeners_own_limit() {
+    let proxy = two_listeners().await;
+    let Resource::Listener(listener) = https("a", proxy.port, "a.test", &["a"]) else { unreachable!() };
+    let listener = Listener { policies: vec![policy_key()], ..Listener::clone(&listener) };
+    let timeouts = ClientTimeouts { tls_handshake: Some(Duration::from_millis(200)), ..ClientTimeouts::default() };
+    let settings = ClientSettings { timeouts, ..ClientSettings::default() };
+    assert_eq!(proxy.upsert([policy(settings), Resource::Listener(Arc::new(listener))]).await, []);
+    let mut stream = proxy.connect().await;
+    stream.write_all(&[0x16, 3, 1, 0, 200]).await.unwrap();
+    let closed = tokio::time::timeout(Duration::from_secs(5), stream.read_to_end(&mut Vec::new())).await;
+    assert!(closed.is_ok(), "still open");
 }
 
 #[tokio::test]
@@ -184,11 +280,12 @@ impl rustls::client::danger::ServerCertVerifier for AnyCertificate {
 
     fn verify_tls12_signature(
         &self,
-        _: &[u8],
-        _: &rustls::pki_types::CertificateDer<'_>,
-        _: &rustls::DigitallySignedStruct,
+        message: &[u8],
+        certificate: &rustls::pki_types::CertificateDer<'_>,
+        signature: &rustls::DigitallySignedStruct,
     ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
-        Err(rustls::Error::General("TLS 1.2 is not offered".to_owned()))
+        let algorithms = rustls::crypto::aws_lc_rs::default_provider().signature_verification_algorithms;
+        rustls::crypto::verify_tls12_signature(message, certificate, signature, &algorithms)
     }
 
     fn verify_tls13_signature(

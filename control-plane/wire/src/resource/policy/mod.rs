@@ -2,6 +2,7 @@
 
 mod authentication;
 mod backend;
+mod client;
 mod rate_limit;
 mod request_validation;
 
@@ -28,6 +29,7 @@ pub(super) fn to_wire(policy: &Policy) -> proto::Policy {
             settings: Some(request_validation::to_wire(&levels.settings)),
             overrides: levels.overrides.as_ref().map(request_validation::to_wire),
         }),
+        PolicySpec::Client(settings) => Spec::Client(client::to_wire(settings)),
     };
     proto::Policy { spec: Some(spec) }
 }
@@ -49,6 +51,7 @@ pub(super) fn from_wire(key: PolicyKey, wire: proto::Policy) -> Result<Policy, I
             let levels = leveled(wire.settings, wire.overrides, request_validation::from_wire);
             PolicySpec::RequestValidation(levels.field("request_validation")?)
         }
+        (Spec::Client(wire), PolicyKind::Client) => PolicySpec::Client(client::from_wire(wire).field("client")?),
         (_, _) => return Err(InvalidResource::new("is of another kind than its key")).field("spec"),
     };
     Ok(Policy { key, spec })

@@ -96,7 +96,7 @@ impl Call {
     pub(crate) fn broke(&mut self, error: &BodyError) {
         self.answer = Answer::Broken(match error {
             BodyError::Broken(_) | BodyError::TooLarge => LocalError::Reset,
-            BodyError::Idle(_) | BodyError::Late => LocalError::ResponseTimeout,
+            BodyError::Idle(_) | BodyError::Slow | BodyError::Late => LocalError::ResponseTimeout,
         });
     }
 
