@@ -51,6 +51,7 @@ const MAY_DEPEND: &[(&str, &[&str])] = &[
     ("policy-resilience", &["control-plane-model"]),
     ("policy-rate-limit", &["control-plane-model"]),
     ("policy-jose", &[]),
+    ("policy-oidc", &[]),
     ("policy-schema", &["control-plane-model"]),
     ("e2e-bench-propagation", &[]),
     ("e2e-tests", &[]),

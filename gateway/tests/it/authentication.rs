@@ -280,8 +280,9 @@ async fn an_edit_of_what_a_policy_names_reaches_it_and_what_is_missing_closes_th
     let token = one.token(&provider.claims());
     assert_eq!(told(&bearer(&gateway, "/closed", &token).await), (500, "policy_invalid", ""));
     let problems = try_get(gateway.admin, "/problems").await.unwrap().body;
-    let text = "spec.providers.id.providerRef: there is no IdentityProvider default/id";
-    assert!(problems.contains(text), "{problems}");
+    let field = "\"field\":\"spec.providers.id.providerRef\"";
+    let text = "there is no IdentityProvider default/id";
+    assert!(problems.contains(field) && problems.contains(text), "{problems}");
     folder.write("provider.yaml", &provider.resource());
     gateway.answers("/closed", 401).await;
     assert_eq!(bearer(&gateway, "/closed", &token).await.status, 200);

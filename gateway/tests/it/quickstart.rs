@@ -2,7 +2,11 @@
 
 use std::path::Path;
 
-use crate::harness::{Folder, Gateway, gateway, route, says, service};
+use bytes::Bytes;
+use http::Request;
+use http_body_util::Full;
+
+use crate::harness::{Answer, Client, Folder, Gateway, gateway, route, says, service};
 
 fn example(name: &str) -> std::path::PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("examples").join(name)
@@ -32,6 +36,50 @@ async fn the_limited_route_of_the_quickstart_answers_429_after_three_requests() 
     let refused = gateway.get("/limited").await;
     assert_eq!(refused.header("ratelimit-policy"), "\"client\";q=30;w=60");
     assert_eq!(gateway.get("/").await.status, 200);
+}
+
+/// The token of the README.
+fn token() -> String {
+    let readme = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md")).unwrap();
+    readme.lines().find_map(|line| line.strip_prefix("$ TOKEN=")).unwrap().to_owned()
+}
+
+async fn send(gateway: &Gateway, request: http::request::Builder, body: &'static str) -> Answer {
+    let request = request.header("host", "localhost").body(Full::new(Bytes::from(body))).unwrap();
+    Client::connect(gateway.http).await.unwrap().send(request).await.unwrap()
+}
+
+#[tokio::test]
+async fn the_members_route_of_the_quickstart_takes_the_token_of_the_readme() {
+    let gateway = Gateway::start(&example("quickstart"));
+    gateway.answers("/members", 401).await;
+    let request = Request::get("/members").header("authorization", format!("Bearer {}", token()));
+    let answer = send(&gateway, request.header("x-user", "root"), "").await;
+    assert_eq!(answer.status, 200);
+    assert!(answer.body.contains("\"x-user\": \"ada\"") && !answer.body.contains("root"), "{answer:?}");
+}
+
+#[tokio::test]
+async fn the_orders_route_of_the_quickstart_refuses_what_breaks_its_schema() {
+    let gateway = Gateway::start(&example("quickstart"));
+    gateway.answers("/", 200).await;
+    let order = || Request::post("/orders").header("content-type", "application/json");
+    let refused = send(&gateway, order(), r#"{"sku":"sku-000001","quantity":0}"#).await;
+    assert_eq!((refused.status.as_u16(), refused.header("x-nebula-reason")), (400, "request_invalid"));
+    assert!(refused.body.contains("#/quantity"), "{refused:?}");
+    assert_eq!(send(&gateway, order(), r#"{"sku":"sku-000001","quantity":1}"#).await.status, 200);
+}
+
+#[tokio::test]
+async fn the_breaker_of_the_quickstart_opens_after_three_failures() {
+    let gateway = Gateway::start(&example("quickstart"));
+    gateway.answers("/", 200).await;
+    let mut reasons = Vec::new();
+    for _ in 0..4 {
+        reasons.push(gateway.get("/down").await.header("x-nebula-reason").to_owned());
+    }
+    let failed = "upstream_connect_failed";
+    assert_eq!(reasons, [failed, failed, failed, "circuit_open"]);
 }
 
 #[tokio::test]

@@ -190,8 +190,9 @@ mod tests {
         let buckets = table(100);
         let claim = Claim { buckets: &buckets, key: key(1), limit: per_second(1, 100), cost: 1 };
         assert_eq!(take_all(&[], NOW).unwrap().verdict(), Verdict::Allowed);
-        assert_eq!(take_all(&[claim; 8], NOW).unwrap().decisions().count(), 8);
-        assert_eq!(take_all(&[claim; 9], NOW).unwrap_err(), TooManyClaims(9));
+        assert_eq!(take_all(&[claim; MAX_CLAIMS], NOW).unwrap().decisions().count(), MAX_CLAIMS);
+        let too_many = take_all(&[claim; MAX_CLAIMS + 1], NOW);
+        assert_eq!(too_many.unwrap_err(), TooManyClaims(MAX_CLAIMS + 1));
     }
 
     #[test]

@@ -195,7 +195,7 @@ fn with_rules(rules: proto::JwtRules) -> proto::Policy {
 #[test]
 fn a_policy_of_another_kind_than_its_key_says_is_refused() {
     let empty = wire(proto::AuthenticationSettings::default());
-    refused("policy/rate-limit/shop/cart", &empty, "spec: is not that of a rate-limit");
+    refused("policy/rate-limit/shop/cart", &empty, "spec: is of another kind than its key");
 }
 
 #[test]

@@ -170,5 +170,5 @@ fn a_parameter_without_a_place_or_a_name_is_refused() {
 #[test]
 fn a_policy_of_another_kind_than_its_key_is_refused() {
     let wrong = wire(proto::RequestValidationSettings::default());
-    refused("policy/rate-limit/shop/cart", &wrong, "spec: is not of the kind that the key names");
+    refused("policy/rate-limit/shop/cart", &wrong, "spec: is of another kind than its key");
 }
