@@ -487,7 +487,7 @@ pub struct Retries {
     #[schemars(range(min = 1, max = 10))]
     pub limit: Option<i32>,
     /// What is tried again.
-    pub on: RetryOn,
+    pub when: RetryConditions,
     /// The requests that may be sent again although an endpoint may have seen them. Default: Idempotent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub methods: Option<RetryMethods>,
@@ -511,7 +511,7 @@ pub struct Retries {
     validation = Rule::new("has(self.failures) || has(self.statuses) || has(self.grpcCodes)")
         .message("want failures, statuses or grpcCodes")
 )]
-pub struct RetryOn {
+pub struct RetryConditions {
     /// Failures without an answer.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 3))]

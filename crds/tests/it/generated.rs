@@ -50,3 +50,26 @@ fn the_chart_holds_every_gateway_api_kind_that_we_have_a_type_for_in_its_version
         assert_eq!(stored["name"].as_str(), Some(*version), "{name}");
     }
 }
+
+/// `kubectl` reads YAML 1.1, where these words are booleans unless they stand in quotes, even as the name of a field.
+#[test]
+fn no_field_of_ours_is_a_word_that_kubectl_reads_as_a_boolean() {
+    for (name, text) in files(&repository().join("crds/generated")) {
+        let value: serde_json::Value = serde_saphyr::from_str(&text).unwrap();
+        refuse_booleans(&name, &value);
+    }
+}
+
+fn refuse_booleans(path: &str, value: &serde_json::Value) {
+    match value {
+        serde_json::Value::Object(fields) => {
+            for (name, value) in fields {
+                let word = name.to_ascii_lowercase();
+                assert!(!["y", "n", "yes", "no", "on", "off"].contains(&word.as_str()), "{path}.{name}");
+                refuse_booleans(&format!("{path}.{name}"), value);
+            }
+        }
+        serde_json::Value::Array(values) => values.iter().for_each(|value| refuse_booleans(path, value)),
+        _ => {}
+    }
+}

@@ -231,9 +231,9 @@ fn retries(retries: &resource::Retries) -> Result<Retries, String> {
     let budget = retries.budget.clone().unwrap_or_default();
     Ok(Retries {
         limit: number("retries.limit", retries.limit, 2)?,
-        failures: retries.on.failures.iter().map(|failure| local_failure(*failure)).collect(),
-        statuses: statuses("retries.on.statuses", &retries.on.statuses)?,
-        grpc_codes: retries.on.grpc_codes.iter().map(|code| grpc_code(*code)).collect::<BTreeSet<_>>(),
+        failures: retries.when.failures.iter().map(|failure| local_failure(*failure)).collect(),
+        statuses: statuses("retries.when.statuses", &retries.when.statuses)?,
+        grpc_codes: retries.when.grpc_codes.iter().map(|code| grpc_code(*code)).collect::<BTreeSet<_>>(),
         any_method: retries.methods == Some(resource::RetryMethods::Any),
         backoff_base: base,
         backoff_max: time("retries.backoff.max", backoff.max.as_deref(), longest)?,
@@ -352,7 +352,7 @@ mod tests {
             "outlierDetection": {},
             "healthCheck": { "http": {} },
             "loadBalancing": { "type": "Maglev", "hash": { "type": "Cookie", "name": "session" } },
-            "retries": { "on": { "failures": ["Connect"] } },
+            "retries": { "when": { "failures": ["Connect"] } },
             "timeouts": {},
             "fallback": { "response": {} },
         })))
@@ -369,7 +369,7 @@ mod tests {
             "adaptiveConcurrency": { "min": 300 },
             "circuitBreaker": { "window": { "requests": 5 }, "open": { "duration": "10m" } },
             "outlierDetection": { "consecutiveGatewayErrors": 3, "baseEjectionTime": "30m" },
-            "retries": { "on": { "statuses": ["503"] }, "backoff": { "base": "1s" } },
+            "retries": { "when": { "statuses": ["503"] }, "backoff": { "base": "1s" } },
         })))
         .unwrap();
         let adaptive = settings.adaptive.unwrap();
@@ -397,12 +397,12 @@ mod tests {
                 "spec.circuitBreaker.window: want requests or duration",
             ),
             (
-                serde_json::json!({ "retries": { "on": { "statuses": ["5xx"] } } }),
-                r#"spec.retries.on.statuses[0] is "5xx", want a status such as 503 or a range such as 500-599"#,
+                serde_json::json!({ "retries": { "when": { "statuses": ["5xx"] } } }),
+                r#"spec.retries.when.statuses[0] is "5xx", want a status such as 503 or a range such as 500-599"#,
             ),
             (
-                serde_json::json!({ "retries": { "on": {} } }),
-                "spec.retries.on must be something: failures, statuses or grpcCodes",
+                serde_json::json!({ "retries": { "when": {} } }),
+                "spec.retries.when must be something: failures, statuses or grpcCodes",
             ),
             (serde_json::json!({ "healthCheck": {} }), "spec.healthCheck: want one of http, tcp and grpc"),
             (

@@ -191,7 +191,7 @@ fn universe() -> Vec<Vec<String>> {
         vec![
             backend_policy("b", 0, "{targetRefs: [{kind: Service, name: s}], limits: {maxRequests: 5}}"),
             backend_policy("b", 0, "{targetRefs: [{kind: Service, name: s, sectionName: '80'}], limits: {maxRequests: 5}}"),
-            backend_policy("b", 2, "{targetRefs: [{kind: Service, name: s}, {kind: Service, name: s, sectionName: x}], retries: {on: {}}}"),
+            backend_policy("b", 2, "{targetRefs: [{kind: Service, name: s}, {kind: Service, name: s, sectionName: x}], retries: {when: {}}}"),
         ],
         vec![
             backend_policy("c", 1, "{targetRefs: [{kind: Service, name: s}], circuitBreaker: {}}"),

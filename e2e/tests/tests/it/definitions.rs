@@ -61,7 +61,7 @@ const POLICIES: &[(&str, &str, Option<&str>)] = &[
     (
         "BackendPolicy",
         "{targetRefs: [S], limits: {maxRequests: 5}, circuitBreaker: {window: {duration: 30s}, slow: {threshold: 1s}}, outlierDetection: \
-         {consecutive5xx: 3}, healthCheck: {http: {path: /}}, loadBalancing: {type: Maglev, hash: {type: Address}}, retries: {on: \
+         {consecutive5xx: 3}, healthCheck: {http: {path: /}}, loadBalancing: {type: Maglev, hash: {type: Address}}, retries: {when: \
          {statuses: ['503']}}, fallback: {response: {status: 200}}}",
         None,
     ),
@@ -76,8 +76,8 @@ const POLICIES: &[(&str, &str, Option<&str>)] = &[
         "{targetRefs: [S], loadBalancing: {type: RingHash, hash: {type: Header}}}",
         Some("name is for Header and Cookie"),
     ),
-    ("BackendPolicy", "{targetRefs: [S], retries: {on: {}}}", Some("want failures, statuses or grpcCodes")),
-    ("BackendPolicy", "{targetRefs: [S], retries: {on: {statuses: [5xx]}}}", Some("spec.retries.on.statuses")),
+    ("BackendPolicy", "{targetRefs: [S], retries: {when: {}}}", Some("want failures, statuses or grpcCodes")),
+    ("BackendPolicy", "{targetRefs: [S], retries: {when: {statuses: [5xx]}}}", Some("spec.retries.when.statuses")),
     ("BackendPolicy", "{targetRefs: [S], breaker: {}}", Some("breaker")),
 ];
 

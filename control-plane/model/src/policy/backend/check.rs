@@ -167,10 +167,10 @@ fn check_balance(balance: &Balance) -> Checked {
 
 fn check_retries(retries: &Retries) -> Checked {
     number("retries.limit", retries.limit, 1..=10)?;
-    statuses("retries.on.statuses", &retries.statuses)?;
-    grpc_codes("retries.on.grpcCodes", &retries.grpc_codes)?;
+    statuses("retries.when.statuses", &retries.statuses)?;
+    grpc_codes("retries.when.grpcCodes", &retries.grpc_codes)?;
     let has_condition = !(retries.failures.is_empty() && retries.statuses.is_empty() && retries.grpc_codes.is_empty());
-    ensure(has_condition, "retries.on", "something: failures, statuses or grpcCodes")?;
+    ensure(has_condition, "retries.when", "something: failures, statuses or grpcCodes")?;
     time("retries.backoff.base", retries.backoff_base, MILLISECOND..=MINUTE)?;
     time("retries.backoff.max", retries.backoff_max, retries.backoff_base..=Duration::from_mins(5))?;
     number("retries.maxBodyBytes", retries.max_body, 0..=1 << 20)?;
@@ -301,7 +301,7 @@ mod tests {
             max_body: 0,
             budget: None,
         };
-        assert_eq!(field(BackendOptions { retries: Some(retries), ..BackendOptions::default() }), "retries.on");
+        assert_eq!(field(BackendOptions { retries: Some(retries), ..BackendOptions::default() }), "retries.when");
     }
 
     #[test]
